@@ -1,0 +1,63 @@
+# Everything for a fresh machine with Python 3.11 or later and make. `make` lists the targets.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKERS ?= 2
+# The first Python here that is new enough and can make a virtual environment with pip in it.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
+	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv run demo test check format lock bench-quick clean
+
+help: ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+venv: $(STAMP) ## Set up .venv with everything the lock names
+
+run: $(STAMP) ## Start the service, walk one loan's life through it, and stay up to be tried
+	$(BIN)/ledgerd demo
+
+demo: $(STAMP) ## The same, and end; succeeds when all went as it should
+	$(BIN)/ledgerd demo --exit
+
+test: $(STAMP) ## Run all tests (ARGS="-k money" for some, WORKERS=0 in one process)
+	$(BIN)/pytest --numprocesses $(WORKERS) $(ARGS)
+
+check: $(STAMP) ## Check format, lint, types, the direction of imports, and tidiness
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest --quiet tests/test_tidy.py
+
+format: $(STAMP) ## Format the code, and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(STAMP) ## Pin requirements/*.in with hashes (UPGRADE=--upgrade for newer versions)
+	$(COMPILE) requirements/run.in --output-file requirements/run.txt
+	$(COMPILE) requirements/dev.in --output-file requirements/dev.txt
+
+bench-quick: $(STAMP) ## Measure the main loads in under three minutes
+	$(BIN)/python -m bench.quick
+
+clean: ## Remove what checks and builds leave behind; .venv and data stay
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	find ledgerd tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "ledgerd needs Python 3.11 or later with its venv module (Debian: apt install python3-venv)." >&2; \
+		echo "If it has another name here: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; \
+	fi
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing what requirements/dev.txt names into $(VENV) (a minute or so, once)"
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

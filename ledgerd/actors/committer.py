@@ -1,0 +1,93 @@
+"""The committer: gathers the entries of all actors and appends them in batches.
+
+No timer: while a batch is on its way to disk the next one grows, so batches are as large as the disk is slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ledgerd.actors.loan_actor import Pending
+from ledgerd.observe import Metrics
+from ledgerd.storage.ports import AppendReply, Entry, Opened, Store
+
+BATCHES_IN_FLIGHT = 2
+BATCH_ENTRIES_MAX = 2_000
+
+
+class Committer:
+    """Sends entries to the store in the order they were put, and acknowledges them by identity."""
+
+    def __init__(
+        self, store: Store, opened: Opened, metrics: Metrics, on_broken: Callable[[BaseException], None]
+    ) -> None:
+        self._store = store
+        self._epoch = opened.epoch
+        self._metrics = metrics
+        self._on_broken = on_broken
+        self._loop = asyncio.get_running_loop()
+        self._queue: list[tuple[Pending, Entry]] = []
+        self._scheduled = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.head_seq = opened.head_seq
+        self.projected_seq = opened.projected_seq
+
+    @property
+    def lag_events(self) -> int:
+        """How many events are durable and not yet in the tables, by the store's last word."""
+        return self.head_seq - self.projected_seq
+
+    def put(self, pending: Pending, entry: Entry) -> None:
+        """Queue an entry; what is put in one turn of the loop goes in one batch."""
+        self._queue.append((pending, entry))
+        if not self._scheduled and len(self._tasks) < BATCHES_IN_FLIGHT:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._queue and len(self._tasks) < BATCHES_IN_FLIGHT:
+            batch, self._queue = self._queue[:BATCH_ENTRIES_MAX], self._queue[BATCH_ENTRIES_MAX:]
+            task = self._loop.create_task(self._commit(batch))
+            self._tasks.add(task)
+
+    async def _commit(self, batch: list[tuple[Pending, Entry]]) -> None:
+        started_s = self._loop.time()
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            reply = await self._store.append(self._epoch, [entry for _, entry in batch])
+        except Exception as error:
+            # Every actor is ahead of the disk and nothing is known of the batch: the service stops.
+            self._on_broken(error)
+            for pending, _ in batch:
+                pending.actor.lose(pending, error)
+            return
+        finally:
+            self._tasks.discard(task)
+        self._metrics.commits_total.inc()
+        self._metrics.commit_seconds.observe(self._loop.time() - started_s)
+        self.acknowledge([pending for pending, _ in batch], reply)
+        self._flush()
+
+    def acknowledge(self, batch: list[Pending], reply: AppendReply) -> None:
+        """Tell the actors what became of their entries: first every owner that the store named, then
+        fallbacks, then the rest.
+        """
+        self.head_seq, self.projected_seq = reply.head_seq, reply.projected_seq
+        excepted = {verdict.index: verdict for verdict in reply.exceptions}
+        for verdict in reply.exceptions:
+            if verdict.owner is not None:
+                batch[verdict.index].actor.learn(verdict.owner)
+        for verdict in reply.exceptions:
+            pending = batch[verdict.index]
+            if verdict.outcome == "taken" and not pending.dead:
+                assert verdict.owner is not None
+                pending.actor.taken(pending, verdict.owner)
+        for index, pending in enumerate(batch):
+            if pending.dead:
+                continue
+            if index not in excepted:
+                pending.durable = True
+            pending.actor.settle()

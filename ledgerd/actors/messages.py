@@ -1,0 +1,63 @@
+"""What goes into a loan's mailbox, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from ledgerd.domain.commands import Command, Rejection
+from ledgerd.domain.events import Event
+from ledgerd.domain.loan import Loan
+
+
+class Overloaded(Exception):
+    """A limit is reached (named in the message): nothing was done, try again later."""
+
+
+class ActorFailed(Exception):
+    """A bug stopped the actor at this message: the outcome is unknown, retry with the same transaction_id."""
+
+
+@dataclass(slots=True, frozen=True)
+class Accepted:
+    """The command counted. `event` is the last of its `count` events; None when there was nothing to do."""
+
+    loan_id: int
+    event: Event | None
+    count: int = 1
+
+
+@dataclass(slots=True, frozen=True)
+class Replayed:
+    """The command had counted before, as `event`; nothing was written."""
+
+    loan_id: int
+    event: Event
+
+
+@dataclass(slots=True, frozen=True)
+class View:
+    """A loan brought up to `today`; what that takes (`issued`) is not written. `version` is that of its last
+    event on disk.
+    """
+
+    loan_id: int
+    loan: Loan
+    version: int
+    today: int
+    issued: list[Any]
+
+
+Answer = Accepted | Replayed | View | Rejection
+
+
+class Message:
+    """One message and whom it is answered to. A `command` of None asks for a View."""
+
+    __slots__ = ("borrower_id", "command", "future")
+
+    def __init__(self, command: Command | None, borrower_id: int | None, future: asyncio.Future[Any]) -> None:
+        self.command = command
+        self.borrower_id = borrower_id  # None: whoever asks may see any loan
+        self.future = future

@@ -1,0 +1,233 @@
+"""The registry: finds, activates and passivates loan actors, keeps the limits, and drains on stop.
+
+It owns the end of an actor: the check "idle and empty" and the removal have no await between them, so a
+message never reaches an actor that is being forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from ledgerd.actors.committer import Committer
+from ledgerd.actors.loan_actor import LoanActor
+from ledgerd.actors.messages import Answer, Message, Overloaded
+from ledgerd.clock import Clock
+from ledgerd.domain.commands import Command
+from ledgerd.observe import Metrics
+from ledgerd.storage.ports import Opened, Store
+
+LOAD_LOANS_MAX = 500  # loans read in one query
+MESSAGES_A_TURN = 64  # of one mailbox, before others run
+EVICTION_SCAN_MAX = 64
+
+
+class ActorLimits(msgspec.Struct, frozen=True):
+    """What is refused with Overloaded when it is reached."""
+
+    mailbox: int  # messages that wait at one loan
+    in_flight: int  # messages that wait at all loans
+    resident_loans: int
+    resident_idle_s: float  # a loan that nobody asked for so long is forgotten
+    tail_events: int  # durable events that are not projected yet
+
+
+class Registry:
+    """All resident loans. `ask` is the only way in."""
+
+    def __init__(
+        self,
+        store: Store,
+        opened: Opened,
+        clock: Clock,
+        limits: ActorLimits,
+        metrics: Metrics,
+        on_broken: Callable[[BaseException], None],
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.limits = limits
+        self.metrics = metrics
+        self.committer = Committer(store, opened, metrics, on_broken)
+        self.in_flight = 0
+        self._loop = asyncio.get_running_loop()
+        self._actors: OrderedDict[int, LoanActor] = OrderedDict()  # least recently asked first
+        self._to_load: list[LoanActor] = []
+        self._loading: set[asyncio.Task[None]] = set()
+        self._empty = asyncio.Event()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._schedule_sweep()
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    @property
+    def resident(self) -> int:
+        """How many loans are in memory."""
+        return len(self._actors)
+
+    # The way in ----------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        loan_id: int,
+        command: Command | None,
+        borrower_id: int | None = None,
+        *,
+        new: bool = False,
+        transient: bool = False,
+    ) -> asyncio.Future[Any]:
+        """Put a message into the loan's mailbox and return the future of its Answer.
+
+        A command of None asks for a View; `new` says that the loan can't exist yet (its id was just made); a
+        `transient` actor is forgotten as soon as it is idle. Raises Overloaded when a limit is reached:
+        nothing was done. The future fails with ActorFailed or StoreError when the outcome is unknown. Whoever
+        asked may go away: the message is processed all the same.
+        """
+        limits = self.limits
+        if self.in_flight >= limits.in_flight:
+            raise Overloaded("too much in flight")
+        if self.committer.lag_events >= limits.tail_events:
+            raise Overloaded("projections lag behind")
+        actor = self._actors.get(loan_id)
+        if actor is None:
+            actor = self._activate(loan_id, new, transient)
+        else:
+            self._actors.move_to_end(loan_id)
+            if len(actor.mailbox) + len(actor.pending) >= limits.mailbox:
+                raise Overloaded("the loan's mailbox is full")
+            actor.transient = actor.transient and transient
+        actor.used_at_s = self._loop.time()
+        message = Message(command, borrower_id, self._loop.create_future())
+        self.in_flight += 1
+        if actor.loaded and not actor.broken and not actor.mailbox:
+            actor.receive(message)
+        else:
+            actor.mailbox.append(message)
+        return message.future
+
+    def _activate(self, loan_id: int, new: bool, transient: bool) -> LoanActor:
+        if len(self._actors) >= self.limits.resident_loans:
+            self._evict()
+        actor = LoanActor(self, loan_id)
+        actor.transient = transient
+        actor.loaded = new
+        self._actors[loan_id] = actor
+        self.metrics.activations_total.inc()
+        if not new:
+            self._load_soon(actor)
+        return actor
+
+    # The way out ---------------------------------------------------------------------------------
+
+    def answer(self, message: Message, answer: Answer) -> None:
+        """Deliver an answer; whoever asked may be gone."""
+        self.in_flight -= 1
+        if not message.future.done():
+            message.future.set_result(answer)
+        if self.in_flight == 0:
+            self._empty.set()
+
+    def fail(self, message: Message, error: Exception) -> None:
+        """Deliver that the outcome is unknown."""
+        self.in_flight -= 1
+        if not message.future.done():
+            message.future.set_exception(error)
+            message.future.exception()  # looked at here, in case nobody waits any more
+        if self.in_flight == 0:
+            self._empty.set()
+
+    def rest(self, actor: LoanActor) -> None:
+        """Called when nothing is pending at an actor: read a broken one again, drain its mailbox, forget a
+        transient one.
+        """
+        if actor.broken:
+            actor.loaded = False
+            self._load_soon(actor)
+        elif actor.mailbox:
+            self._loop.call_soon(self._drain, actor)
+        elif actor.transient:
+            self._actors.pop(actor.loan_id, None)
+
+    # Activation ----------------------------------------------------------------------------------
+
+    def _load_soon(self, actor: LoanActor) -> None:
+        """Load with all others that are asked for in this turn of the loop."""
+        self._to_load.append(actor)
+        if len(self._to_load) == 1:
+            self._loop.call_soon(self._load_all)
+
+    def _load_all(self) -> None:
+        actors, self._to_load = self._to_load, []
+        for start in range(0, len(actors), LOAD_LOANS_MAX):
+            task = self._loop.create_task(self._load(actors[start : start + LOAD_LOANS_MAX]))
+            self._loading.add(task)
+            task.add_done_callback(self._loading.discard)
+
+    async def _load(self, actors: list[LoanActor]) -> None:
+        try:
+            loaded = await self.store.load([actor.loan_id for actor in actors])
+        except Exception as error:
+            for actor in actors:
+                self._actors.pop(actor.loan_id, None)
+                while actor.mailbox:
+                    self.fail(actor.mailbox.popleft(), error)
+            return
+        for actor, state in zip(actors, loaded, strict=True):
+            actor.loaded_as(state)
+            self._drain(actor)
+
+    def _drain(self, actor: LoanActor) -> None:
+        """Decide what waits in a mailbox, some messages a turn, and go on later with the rest."""
+        for _ in range(MESSAGES_A_TURN):
+            if not actor.mailbox or actor.broken or not actor.loaded:
+                break
+            actor.receive(actor.mailbox.popleft())
+        if actor.mailbox and actor.loaded and not actor.broken:
+            self._loop.call_soon(self._drain, actor)
+        elif actor.idle and (actor.loan is None or actor.transient):
+            self._actors.pop(actor.loan_id, None)  # a loan that doesn't exist takes no room
+
+    # Passivation ---------------------------------------------------------------------------------
+
+    def _evict(self) -> None:
+        """Make room by forgetting the idle loan that was not asked for longest."""
+        for scanned, actor in enumerate(self._actors.values()):
+            if actor.idle and actor.loaded:
+                del self._actors[actor.loan_id]
+                return
+            if scanned >= EVICTION_SCAN_MAX:
+                break
+        raise Overloaded("as many loans are busy as may be resident")
+
+    def _schedule_sweep(self) -> None:
+        self._sweep = self._loop.call_later(self.limits.resident_idle_s / 4, self._forget_idle)
+
+    def _forget_idle(self) -> None:
+        """Forget what nobody asked for in a while. The oldest come first, so this stops at the first that is
+        young.
+        """
+        before_s = self._loop.time() - self.limits.resident_idle_s
+        while self._actors:
+            actor = next(iter(self._actors.values()))
+            if actor.used_at_s > before_s or not actor.idle or not actor.loaded:
+                break
+            del self._actors[actor.loan_id]
+        self._schedule_sweep()
+
+    # Stopping ------------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Wait until every message is answered. The caller lets no new ones in."""
+        while self.in_flight:
+            self._empty.clear()
+            await self._empty.wait()
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._sweep is not None:
+            self._sweep.cancel()

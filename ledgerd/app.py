@@ -1,0 +1,265 @@
+"""The composition root: the only module that sees every part. It hands in what comes from chance: time, ids,
+random bytes, the store.
+
+`open_service` builds the running service without a listener; server.py puts a listener, signals and the
+control socket around it, the command line uses it for commands on a database that nobody serves, and other
+programs embed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from ledgerd.actors.registry import ActorLimits, Registry
+from ledgerd.clock import Clock, SandboxClock, SystemClock
+from ledgerd.config import Config
+from ledgerd.domain.eligibility import LendingRules
+from ledgerd.domain.scoring import ScoreRules
+from ledgerd.http.accounts import Accounts
+from ledgerd.http.application import build_application, request_id_chooser
+from ledgerd.http.keyring import load_or_create_keyring
+from ledgerd.http.passwords import Passwords
+from ledgerd.http.services import Services
+from ledgerd.http.throttle import Throttle
+from ledgerd.http.tokens import Revocations, Tokens
+from ledgerd.ids import Ids
+from ledgerd.observe import AccessLog, Metrics, log
+from ledgerd.scheduler.billing import Billing
+from ledgerd.scheduler.cron import Alarm
+from ledgerd.scheduler.importer import Identities, ImportSummary
+from ledgerd.scheduler.scoring import Scoring, import_and_score
+from ledgerd.storage.engine import Engine
+from ledgerd.storage.files import open_memory
+from ledgerd.storage.ports import StoreError
+from ledgerd.storage.remote import RemoteStore
+from ledgerd.storage.vault import Vault, load_or_create_vault_keys
+
+
+class Chance:
+    """Where time and randomness come from."""
+
+    def __init__(
+        self,
+        time_s: Callable[[], float] = time.time,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+        random_bits: Callable[[int], int] = secrets.randbits,
+    ) -> None:
+        self.time_s = time_s
+        self.random_bytes = random_bytes
+        self.random_bits = random_bits
+
+
+class Service:
+    """Everything that runs, but for the listener. `broken` is set when nothing can be made durable any more:
+    stop then.
+    """
+
+    def __init__(self, config: Config, chance: Chance) -> None:
+        self.config = config
+        self.chance = chance
+        self.choose_request_id = request_id_chooser(chance.random_bits)
+        self.broken = asyncio.Event()
+        self.store: RemoteStore | Engine
+        self.services: Services
+        self.registry: Registry
+        self.billing: Billing
+        self.scoring: Scoring
+        self.identities: Identities
+        self._stack = AsyncExitStack()
+        self._jobs: set[asyncio.Task[Any]] = set()
+
+    def application(self, access: AccessLog | None = None) -> web.Application:
+        """Return the HTTP application of this service."""
+        return build_application(self.services, access or AccessLog(None), self.choose_request_id)
+
+    def break_down(self, error: BaseException | None = None) -> None:
+        """The store is gone, or can't commit: answer nothing more, and have the process stopped."""
+        if not self.broken.is_set():
+            log.error("the store has ended: stopping", error=str(error) if error else "")
+            self.broken.set()
+
+    async def drain(self) -> None:
+        """Refuse new work, and wait until every message is answered."""
+        self.services.draining = True
+        if not self.broken.is_set():
+            await self.registry.drain()
+
+    async def close(self) -> None:
+        """Close everything, in the opposite order of opening."""
+        await self._stack.aclose()
+
+    async def import_transactions(self, path: Path, progress: Callable[[int, int], None]) -> ImportSummary:
+        """Import a CSV of bank history, then score whom it touches; raises ImportFailed."""
+        return await import_and_score(
+            self.store, self.identities, score_rules(self.config), path, self.chance.time_s, progress
+        )
+
+    def start_jobs(self) -> None:
+        """Set the alarms, and look for what was missed while nobody ran. A sandbox's date has its own way to
+        run jobs.
+        """
+        config = self.config
+        if config.clock.sandbox_start_day is None:
+            billing = Alarm("billing", config.scheduler.billing_cron, config.clock.zone, self._tonight)
+            self._stack.push_async_callback(billing.close)
+            self._begin(self._catch_up())
+        scoring = Alarm("scoring", config.scheduler.scoring_cron, config.clock.zone, self.scoring.refresh)
+        self._stack.push_async_callback(scoring.close)
+
+    async def _tonight(self) -> None:
+        await self.store.write("save_clock", "system", self.services.clock.today())
+        await self.billing.tonight()
+
+    async def _catch_up(self) -> None:
+        today = self.services.clock.today()
+        if (await self.store.read("last_completed_date") or 0) < today:
+            await self.billing.run(today)
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._jobs.add(task)
+        task.add_done_callback(self._job_ended)
+
+    def _job_ended(self, task: asyncio.Task[Any]) -> None:
+        self._jobs.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self.broken.is_set():
+            log.error("background work failed", error=f"{type(error).__name__}: {error}")
+
+
+async def open_service(config: Config, chance: Chance | None = None) -> Service:
+    """Open the database and start everything but the listener. Raises StoreError or KeyFileError, one line
+    each.
+    """
+    service = Service(config, chance or Chance())
+    try:
+        await _compose(service)
+    except BaseException:
+        await service.close()
+        raise
+    return service
+
+
+async def _compose(service: Service) -> None:
+    config, chance, stack = service.config, service.chance, service._stack
+    kind = config.identity.kind
+    keys = load_or_create_vault_keys(config.auth.keys_path, chance.random_bytes)
+    vault = Vault(keys.encryption_keys, keys.current_key_id, keys.index_key, kind, chance.random_bytes)
+    service.identities = Identities(kind, keys.index_key)
+    keyring = load_or_create_keyring(config.auth.keys_path, chance.time_s(), chance.random_bytes)
+    metrics = Metrics()
+    service.store = store = await _open_store(service)
+    stack.push_async_callback(store.close)
+    if "refused" in await store.write("bind_vault", vault.fingerprint):
+        raise StoreError(
+            f"{config.auth.keys_dir}: these are not the keys of this database:"
+            " restore its keys, or name their folder in [auth] keys_dir"
+        )
+    clock = await _open_clock(service)
+    ids = Ids(chance.time_s, chance.random_bits)
+    service.registry = registry = Registry(
+        store, store.opened, clock, _actor_limits(config), metrics, service.break_down
+    )
+    stack.callback(registry.close)
+    service.billing = Billing(store, registry, clock, ids, config.scheduler.billing_window, metrics)
+    stack.push_async_callback(service.billing.close)
+    revocations = Revocations(chance.time_s)
+    auth = config.auth
+    tokens = Tokens(
+        keyring, auth.issuer, auth.audience, auth.access_ttl_s, auth.token_cache, chance.time_s, revocations
+    )
+    passwords = Passwords(auth.password_workers, chance.random_bytes)
+    stack.callback(passwords.close)
+    throttle = Throttle(auth.login_failures, chance.time_s)
+    accounts = Accounts(
+        store, vault, tokens, passwords, throttle, revocations, ids, chance.random_bytes, chance.time_s, auth
+    )
+    await accounts.load_revocations()
+    service.scoring = scoring = Scoring(
+        store, service.identities, score_rules(config), config.scoring.transactions_path, chance.time_s
+    )
+    await scoring.start()
+    stack.push_async_callback(scoring.close)
+    lending = LendingRules(
+        config.lending.min_credit_score,
+        config.lending.min_annual_income_paise,
+        config.lending.max_amount_paise,
+    )
+    service.services = Services(
+        config=config,
+        lending=lending,
+        store=store,
+        registry=registry,
+        clock=clock,
+        ids=ids,
+        accounts=accounts,
+        tokens=tokens,
+        vault=vault,
+        billing=service.billing,
+        scorer=scoring,
+        metrics=metrics,
+        ready=True,
+    )
+
+
+async def _open_store(service: Service) -> RemoteStore | Engine:
+    """Start the store process, or for `sqlite:///:memory:` open one in this process."""
+    storage = service.config.storage
+    if storage.tables_path is None or storage.journal_path is None or storage.lock_path is None:
+        return await open_memory()
+    return await RemoteStore.start(
+        storage.tables_path,
+        storage.journal_path,
+        storage.lock_path,
+        storage.projection_batch,
+        service.break_down,
+    )
+
+
+async def _open_clock(service: Service) -> Clock:
+    """Return the clock that the database belongs to. Its date goes on from where it stood."""
+    config, store, time_s = service.config.clock, service.store, service.chance.time_s
+    kind, day = await store.read("read_clock") or (None, 0)
+    sandbox = config.sandbox_start_day is not None
+    if kind is not None and (kind == "sandbox") != sandbox:
+        advice = "set [clock] sandbox_start" if kind == "sandbox" else "leave [clock] sandbox_start empty"
+        raise StoreError(f"this database lives on the {kind} clock: {advice}, or use another database")
+    clock: Clock
+    if config.sandbox_start_day is not None:
+        clock = SandboxClock(day or config.sandbox_start_day, time_s)
+    else:
+        clock = SystemClock(config.zone, day, time_s)
+    today = clock.today()
+    if kind is None or today > day:
+        await store.write("save_clock", "sandbox" if sandbox else "system", today)
+    return clock
+
+
+def _actor_limits(config: Config) -> ActorLimits:
+    limits = config.limits
+    return ActorLimits(
+        mailbox=limits.mailbox,
+        in_flight=limits.in_flight,
+        resident_loans=limits.resident_loans,
+        resident_idle_s=float(limits.resident_idle_s),
+        tail_events=config.storage.tail_events,
+    )
+
+
+def score_rules(config: Config) -> ScoreRules:
+    """Return the configured scale of scores."""
+    scoring = config.scoring
+    return ScoreRules(
+        scoring.base_balance_paise,
+        scoring.step_balance_paise,
+        scoring.step_points,
+        scoring.min_score,
+        scoring.max_score,
+    )

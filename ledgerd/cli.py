@@ -1,0 +1,244 @@
+"""The command line: thin verbs over server.py, control.py and verify. Every failure is one line on stderr and
+exit code 1.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+import ledgerd
+from ledgerd.app import score_rules
+from ledgerd.config import Config, ConfigError, load_config
+from ledgerd.control import CommandFailed, run_command
+from ledgerd.observe import configure_logging
+from ledgerd.scheduler.cron import check_cron
+from ledgerd.server import serve as serve_for_ever
+from ledgerd.storage.files import migrate_files
+from ledgerd.storage.keyfiles import KeyFileError
+from ledgerd.storage.ports import StoreError
+from ledgerd.storage.verify import verify_files
+
+T = TypeVar("T")
+
+DEFAULT_CONFIG = Path("config.toml")
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="The configuration file. Default: config.toml here, or the defaults without one.",
+        show_default=False,
+    ),
+]
+
+app = typer.Typer(
+    name="ledgerd",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help="A loan servicing ledger: payments that count exactly once, nightly bills, statements exact to the paisa.",
+    epilog="Start with: ledgerd demo",
+)
+client_app = typer.Typer(no_args_is_help=True, help="The machines that post payments or operate the service.")
+keys_app = typer.Typer(no_args_is_help=True, help="The keys that sign access tokens.")
+app.add_typer(client_app, name="client")
+app.add_typer(keys_app, name="keys")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def settings(path: Path | None) -> Config:
+    """Read the configuration, or end with what is wrong with it."""
+    if path is None and DEFAULT_CONFIG.exists():
+        path = DEFAULT_CONFIG
+    try:
+        config = load_config(path, os.environ)
+    except ConfigError as error:
+        raise fail(str(error)) from None
+    for key in ("billing_cron", "scoring_cron"):
+        wrong = check_cron(getattr(config.scheduler, key))
+        if wrong is not None:
+            raise fail(f"[scheduler] {key}: {wrong}")
+    return config
+
+
+def fail(message: str) -> typer.Exit:
+    """Say why, on one line, and return the exit to raise."""
+    print(f"ledgerd: {message}", file=sys.stderr)
+    return typer.Exit(1)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end; what it refuses is said on one line."""
+    try:
+        return uvloop.run(work)
+    except (CommandFailed, StoreError, KeyFileError) as error:
+        raise fail(str(error)) from None
+    except OSError as error:
+        raise fail(error.strerror or str(error)) from None
+
+
+def command(config: Config, name: str, args: dict[str, Any], label: str | None = None) -> Any:
+    """Run a command on the database, with a progress bar where `label` names one."""
+    configure_logging(config.log.format, "warning")
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=label is None,
+    ) as bar:
+        task = bar.add_task(label or "", total=None)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        return run(run_command(config, name, args, show))
+
+
+def show_json(value: Any) -> None:
+    """Print one JSON object on stdout."""
+    print(msgspec.json.encode(value).decode())
+
+
+@app.callback(invoke_without_command=True)
+def about(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"ledgerd {ledgerd.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def serve(config: ConfigOption = None) -> None:
+    """Serve the API until SIGTERM or Ctrl-C.
+
+    Makes the database and the keys on first start. Stopping refuses new work, answers what is queued, and
+    exits in seconds.
+    """
+    loaded = settings(config)
+    access = configure_logging(loaded.log.format, loaded.log.level)
+    code = run(serve_for_ever(loaded, access))
+    if code:
+        raise fail("the store ended: see the log above; start again, callers retry by transaction_id")
+
+
+@app.command()
+def demo(
+    exit: Annotated[
+        bool,
+        typer.Option("--exit", help="End after the walk; the exit code says whether all went as it should."),
+    ] = False,
+) -> None:
+    """Walk one borrower's whole life over HTTP, in a sandbox of its own, showing each call and answer."""
+    from ledgerd.demo import walk  # noqa: PLC0415 - only the demo pays for its imports
+
+    raise typer.Exit(run(walk(stay=not exit)))
+
+
+@app.command("import-transactions")
+def import_transactions(file: Path, config: ConfigOption = None) -> None:
+    """Import a CSV of bank history for scoring. Each row counts once: a copy imports nothing, a grown file
+    its new rows.
+    """
+    summary = command(settings(config), "import_transactions", {"path": str(file.absolute())}, "importing")
+    show_json(summary)
+
+
+@app.command()
+def bill(
+    date: Annotated[
+        str | None,
+        typer.Option(
+            "--date", help="Bill what had fallen due by this date. Default: today.", show_default=False
+        ),
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Bill every loan that is due. May be repeated: each loan gets each bill once."""
+    run_shown = command(settings(config), "bill", {"date": date}, "billing")
+    show_json(run_shown)
+    if run_shown["failed"]:
+        raise fail(f"{run_shown['failed']} loans failed: see the service's log, and run it again")
+
+
+@client_app.command("create")
+def create_client(
+    name: str,
+    scope: Annotated[list[str], typer.Option("--scope", help="payments:write or ops; may be repeated.")],
+    config: ConfigOption = None,
+) -> None:
+    """Make a client and print {client_id, client_secret, scopes}. The secret is shown this once."""
+    show_json(command(settings(config), "create_client", {"name": name, "scopes": scope}))
+
+
+@keys_app.command("rotate")
+def rotate_keys(config: ConfigOption = None) -> None:
+    """Sign tokens with a new key from now on; tokens of the old one stay valid until they end."""
+    show_json(command(settings(config), "rotate_keys", {}))
+
+
+@app.command()
+def verify(config: ConfigOption = None) -> None:
+    """Recompute every loan from its history and compare every figure. Exit code 1 when one differs. Reads
+    only.
+    """
+    loaded = settings(config)
+    storage = loaded.storage
+    if storage.tables_path is None or storage.journal_path is None:
+        raise fail("a database in memory can't be verified")
+    console = Console(stderr=True)
+    with Progress(TextColumn("verifying"), BarColumn(), TaskProgressColumn(), console=console) as bar:
+        task = bar.add_task("", total=None)
+        try:
+            report = verify_files(
+                storage.tables_path,
+                storage.journal_path,
+                score_rules(loaded),
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        except StoreError as error:
+            raise fail(str(error)) from None
+    for line in report.differences:
+        print(f"ledgerd: {line}", file=sys.stderr)
+    show_json(report.summary())
+    if report.differences:
+        raise fail(f"{report.found} differences")
+
+
+@app.command()
+def backup(path: Path, config: ConfigOption = None) -> None:
+    """Copy the database into the new folder PATH, consistent, also while it is served."""
+    command(settings(config), "backup", {"path": str(path.absolute())})
+    print(f"backed up to {path}", file=sys.stderr)
+
+
+@app.command()
+def migrate(config: ConfigOption = None) -> None:
+    """Bring a database up to this version of ledgerd. Refused while it is served."""
+    storage = settings(config).storage
+    if storage.tables_path is None or storage.journal_path is None or storage.lock_path is None:
+        raise fail("a database in memory needs no migration")
+    ran = run(migrate_files(storage.tables_path, storage.journal_path, storage.lock_path))
+    print(f"{ran} migrations ran" if ran else "nothing to do", file=sys.stderr)
+
+
+@app.command("check-config")
+def check_config(config: ConfigOption = None) -> None:
+    """Read the configuration and say whether it is right."""
+    settings(config)
+    print("the configuration is right", file=sys.stderr)

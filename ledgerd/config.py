@@ -1,0 +1,389 @@
+"""What can be set, read once at the start: `config.toml`, then `LEDGERD_<SECTION>_<KEY>` in the environment.
+
+Every key, its type, range and default stands here once, as frozen Structs. What is wrong is refused with one
+line that names the key and says what to write instead. Paths come out absolute, money in paise, percents in
+hundredths. Used by the command line and the composition root; the rest gets its section handed in.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec import Meta
+
+from ledgerd.domain.calendar import parse_day
+from ledgerd.domain.money import daily_rate, parse_hundredths
+
+_DECIMAL = r"^[0-9]{1,13}(\.[0-9]{1,2})?\Z"
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_AT_PATH = re.compile(r"(?P<problem>.*) - at `\$\.(?P<section>\w+)(?:\.(?P<key>\w+))?`", re.DOTALL)
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.*?)`", re.DOTALL)
+_SQLITE_URL = "sqlite:///"
+
+Text = Annotated[str, Meta(min_length=1, max_length=4096, description="text in quotes")]
+Rupees = Annotated[str, Meta(pattern=_DECIMAL, description='rupees such as "5000.00"')]
+Percent = Annotated[str, Meta(pattern=_DECIMAL, description='a percentage such as "3.00"')]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Seconds = Annotated[int, Meta(ge=1, le=315_360_000)]
+Days = Annotated[int, Meta(ge=1, le=366)]
+Score = Annotated[int, Meta(ge=0, le=1_000_000)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+
+
+class ConfigError(Exception):
+    """The configuration is wrong; the message is one line for the person who wrote it."""
+
+
+def _hundredths(text: str) -> int:
+    value = parse_hundredths(text)
+    if value is None:  # only when built by hand: what is read is checked by its pattern first
+        raise ValueError(f"not a decimal with at most two places: {text!r}")
+    return value
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of `config.toml`."""
+
+
+class Server(Section, frozen=True):
+    """Where and how the service listens."""
+
+    host: Text = "127.0.0.1"
+    port: Port = 8080
+    header_timeout_s: Seconds = 10
+    body_timeout_s: Seconds = 10
+    keepalive_timeout_s: Seconds = 75
+    connections_per_address: Count = 1024
+    shutdown_timeout_s: Seconds = 10
+
+
+class Storage(Section, frozen=True):
+    """Where the database lies; every path is None for a database in memory."""
+
+    url: Text = "sqlite:///ledgerd.db"
+    tail_events: Count = 200_000
+    projection_batch: Count = 2000
+
+    def __post_init__(self) -> None:
+        path = self.url.removeprefix(_SQLITE_URL)
+        if not self.url.startswith(_SQLITE_URL) or path in {"", "/"} or path.endswith(("/", "/..")):
+            raise ValueError('url: write "sqlite:///relative.db" or "sqlite:////absolute.db"')
+
+    @property
+    def tables_path(self) -> Path | None:
+        """The file of the tables."""
+        path = self.url.removeprefix(_SQLITE_URL)
+        return None if path == ":memory:" else Path(path)
+
+    @property
+    def journal_path(self) -> Path | None:
+        """The file of the journal: ledger.db -> ledger.journal.db."""
+        path = self.tables_path
+        return path and path.with_name(f"{path.stem}.journal{path.suffix}")
+
+    @property
+    def lock_path(self) -> Path | None:
+        """The file whose lock says that somebody serves this database: ledger.db.lock."""
+        path = self.tables_path
+        return path and path.with_name(f"{path.name}.lock")
+
+    @property
+    def socket_path(self) -> Path | None:
+        """The Unix socket of the store: ledger.db.sock."""
+        path = self.tables_path
+        return path and path.with_name(f"{path.name}.sock")
+
+
+class Auth(Section, frozen=True):
+    """Keys, tokens and logins."""
+
+    keys_dir: Text = "keys"
+    issuer: Text = "ledgerd"
+    audience: Text = "ledgerd"
+    access_ttl_s: Seconds = 900
+    refresh_ttl_s: Seconds = 2_592_000
+    token_cache: Count = 10_000
+    password_workers: Annotated[int, Meta(ge=1, le=64)] = 2
+    login_failures: Count = 5
+
+    @property
+    def keys_path(self) -> Path:
+        """The folder of the keys."""
+        return Path(self.keys_dir)
+
+
+class Clock(Section, frozen=True):
+    """Which business dates the service lives by."""
+
+    timezone: Text = "Asia/Kolkata"
+    sandbox_start: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            ZoneInfo(self.timezone)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(
+                f'timezone: {_shown(self.timezone)} is not known; write an IANA name, such as "Asia/Kolkata"'
+            ) from None
+        if self.sandbox_start and parse_day(self.sandbox_start) is None:
+            raise ValueError('sandbox_start: write a date, such as "2026-01-31", or "" for the real date')
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The timezone of business dates."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def sandbox_start_day(self) -> int | None:
+        """The sandbox's first day as a day number, or None on the real clock."""
+        return parse_day(self.sandbox_start)
+
+
+class Lending(Section, frozen=True):
+    """Who may borrow what, and how bills are made."""
+
+    min_credit_score: Score = 450
+    min_annual_income: Rupees = "150000.00"
+    max_amount: Rupees = "5000.00"
+    max_apr: Percent = "100.00"
+    max_tenure: Annotated[int, Meta(ge=1, le=1200)] = 120
+    min_due_percent: Percent = "3.00"
+    cycle_days: Days = 30
+    due_days: Days = 15
+
+    def __post_init__(self) -> None:
+        if self.max_amount_paise == 0:
+            raise ValueError('max_amount: write at least "0.01"')
+        if self.min_due_percent_hundredths > 100_00:
+            raise ValueError('min_due_percent: write at most "100.00"')
+        # The database keeps a cycle's interest as a 64-bit integer of 1/100,000 paise.
+        if self.max_amount_paise * daily_rate(self.max_apr_hundredths) * self.cycle_days >= 2**63:
+            raise ValueError("max_amount: one cycle of interest on it at max_apr is too large; lower one")
+
+    @property
+    def min_annual_income_paise(self) -> int:
+        """The lowest income that borrows."""
+        return _hundredths(self.min_annual_income)
+
+    @property
+    def max_amount_paise(self) -> int:
+        """The most one loan lends."""
+        return _hundredths(self.max_amount)
+
+    @property
+    def max_apr_hundredths(self) -> int:
+        """The highest rate, in hundredths of a percent a year."""
+        return _hundredths(self.max_apr)
+
+    @property
+    def min_due_percent_hundredths(self) -> int:
+        """The part of the balance that a bill asks for, in hundredths of a percent."""
+        return _hundredths(self.min_due_percent)
+
+
+class Scoring(Section, frozen=True):
+    """How a bank history becomes a score."""
+
+    transactions_csv: str = ""
+    base_balance: Rupees = "10000.00"
+    step_balance: Rupees = "15000.00"
+    step_points: Score = 10
+    min_score: Score = 300
+    max_score: Score = 900
+
+    def __post_init__(self) -> None:
+        if self.step_balance_paise == 0:
+            raise ValueError('step_balance: write at least "0.01"')
+        if self.min_score > self.max_score:
+            raise ValueError("min_score: must not be above max_score")
+
+    @property
+    def transactions_path(self) -> Path | None:
+        """The CSV to import by itself, or None."""
+        return Path(self.transactions_csv) if self.transactions_csv else None
+
+    @property
+    def base_balance_paise(self) -> int:
+        """The balance up to which the score stays lowest."""
+        return _hundredths(self.base_balance)
+
+    @property
+    def step_balance_paise(self) -> int:
+        """The balance that each further `step_points` take."""
+        return _hundredths(self.step_balance)
+
+
+class Identity(Section, frozen=True):
+    """What counts as an identity number."""
+
+    kind: Literal["aadhaar", "opaque"] = "aadhaar"
+
+
+class Scheduler(Section, frozen=True):
+    """When the recurring jobs run. The cron lines are read by the part that keeps them."""
+
+    billing_cron: Text = "5 0 * * *"
+    scoring_cron: Text = "*/5 * * * *"
+    billing_window: Count = 100
+
+
+class Limits(Section, frozen=True):
+    """A bound on everything that could grow."""
+
+    mailbox: Count = 4096
+    in_flight: Count = 8192
+    resident_loans: Count = 100_000
+    resident_idle_s: Seconds = 600
+    body_bytes: Count = 16_384
+    batch_items: Count = 10_000
+    batch_bytes: Count = 4_194_304
+
+
+class Log(Section, frozen=True):
+    """What is logged, and how it looks."""
+
+    format: Literal["auto", "json", "pretty"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(Section, frozen=True):
+    """Everything that can be set."""
+
+    server: Server = Server()
+    storage: Storage = Storage()
+    auth: Auth = Auth()
+    clock: Clock = Clock()
+    lending: Lending = Lending()
+    scoring: Scoring = Scoring()
+    identity: Identity = Identity()
+    scheduler: Scheduler = Scheduler()
+    limits: Limits = Limits()
+    log: Log = Log()
+
+
+SECTIONS: dict[str, type[Section]] = get_type_hints(Config)
+KEYS: dict[tuple[str, str], Any] = {
+    (section, key): annotation
+    for section, struct in SECTIONS.items()
+    for key, annotation in get_type_hints(struct, include_extras=True).items()
+}
+
+
+def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """Read the file at `path` (None: the defaults), then the environment's overrides.
+
+    Relative paths in the result start at the file's folder, without a file at the working directory.
+    Raises ConfigError with a message of one line.
+    """
+    raw = {} if path is None else _read_toml(path)
+    overridden = _override(raw, environ)
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error), raw, path, overridden)) from None
+    return _anchored(config, Path.cwd() if path is None else path.absolute().parent)
+
+
+def variable_name(section: str, key: str) -> str:
+    """Return the environment variable that overrides a key."""
+    return f"LEDGERD_{section}_{key}".upper()
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise ConfigError(f"{path}: not TOML: {' '.join(str(error).split())}") from None
+
+
+def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> set[tuple[str, str]]:
+    """Put the environment's values into `raw`; return the keys that it set."""
+    known = {variable_name(*key): key for key in KEYS}
+    prefixes = tuple(variable_name(section, "") for section in SECTIONS)
+    overridden = set()
+    for name, text in environ.items():
+        if not text or not name.startswith(prefixes):
+            continue
+        if name not in known:
+            raise ConfigError(f"{name}: no such key{_nearest(name, known)}; correct the name or unset it")
+        section, key = known[name]
+        table = raw.setdefault(section, {})
+        if isinstance(table, dict):  # otherwise the file is wrong, which the conversion says better
+            table[key] = _parsed(name, text, KEYS[section, key])
+            overridden.add((section, key))
+    return overridden
+
+
+def _parsed(name: str, text: str, annotation: Any) -> str | int:
+    if get_args(annotation)[:1] != (int,):
+        return text
+    if _WHOLE_NUMBER.fullmatch(text) is None:
+        raise ConfigError(f"{name}: write {_expected(annotation)}, not {_shown(text)}")
+    return int(text)
+
+
+def _explain(message: str, raw: dict[str, Any], path: Path | None, overridden: set[tuple[str, str]]) -> str:
+    """Turn msgspec's message into one that names the key as its writer knows it."""
+    file = "" if path is None else f"{path}: "
+    located = _AT_PATH.fullmatch(message)
+    section, key = (located["section"], located["key"]) if located else ("", None)
+    problem = located["problem"] if located else message
+    unknown = _UNKNOWN_FIELD.match(problem)
+    if unknown is not None:
+        name = unknown["name"]
+        if not section:
+            return f"{file}[{_plain(name)}]: no such section{_nearest(name, SECTIONS)}; correct or remove it"
+        near = _nearest(name, [key for known, key in KEYS if known == section])
+        return f"{file}[{section}] {_plain(name)}: no such key{near}; correct or remove it"
+    if key is None and not isinstance(raw.get(section), dict):
+        return f"{file}{section}: must be a section; write [{section}] above its keys"
+    if key is None:  # one of our own checks: "key: what to write"
+        key, _, problem = problem.partition(": ")
+    else:
+        problem = f"write {_expected(KEYS[section, key])}, not {_shown(raw[section][key])}"
+    if (section, key) in overridden:
+        return f"{variable_name(section, key)}: {problem}"
+    return f"{file}[{section}] {key}: {problem}"
+
+
+def _expected(annotation: Any) -> str:
+    """Say in words what a key takes."""
+    for meta in getattr(annotation, "__metadata__", ()):
+        if meta.description is not None:
+            return str(meta.description)
+        return f"a whole number from {meta.ge} to {meta.le}"
+    choices = get_args(annotation)
+    return "one of " + ", ".join(f'"{choice}"' for choice in choices) if choices else "text in quotes"
+
+
+def _nearest(name: str, known: Any) -> str:
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {matches[0]}?)" if matches else ""
+
+
+def _plain(name: str) -> str:
+    """Show a name that somebody else chose, on one line."""
+    return name if name.isidentifier() else _shown(name)
+
+
+def _anchored(config: Config, folder: Path) -> Config:
+    """Make every path absolute."""
+    storage, auth, scoring = config.storage, config.auth, config.scoring
+    if storage.tables_path is not None:
+        storage = msgspec.structs.replace(storage, url=f"{_SQLITE_URL}{folder / storage.tables_path}")
+    auth = msgspec.structs.replace(auth, keys_dir=str(folder / auth.keys_dir))
+    if scoring.transactions_csv:
+        scoring = msgspec.structs.replace(scoring, transactions_csv=str(folder / scoring.transactions_csv))
+    return msgspec.structs.replace(config, storage=storage, auth=auth, scoring=scoring)

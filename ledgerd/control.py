@@ -1,0 +1,227 @@
+"""Commands on a database, whether or not it is served: through the running service's Unix socket, else by
+opening it here.
+
+The socket lies beside the database and is its owner's alone (0600). A command is a POST of a JSON object; the
+answer is a stream of JSON lines: any number of {"progress": [done, total]}, then {"result": ..} or {"error":
+"one line"}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import ClientError, ClientSession, ClientTimeout, UnixConnector, web
+
+from ledgerd.app import Service, open_service
+from ledgerd.config import Config
+from ledgerd.domain.calendar import format_day, parse_day
+from ledgerd.http.clients import Refusal
+from ledgerd.http.keyring import rotate_keyring
+from ledgerd.http.operations import run_shown
+from ledgerd.scheduler.importer import ImportFailed
+from ledgerd.storage.ports import StoreError
+
+Progress = Callable[[int, int], None]
+Command = Callable[[Service, dict[str, Any], Progress], Awaitable[Any]]
+
+POLL_S = 0.2
+
+
+class CommandFailed(Exception):
+    """A command that was not done; the message is one line that says what to do."""
+
+
+# The commands ------------------------------------------------------------------------------------
+
+
+async def create_client(service: Service, args: dict[str, Any], _progress: Progress) -> Any:
+    """Make a client: {name, scopes} -> {client_id, client_secret, scopes}."""
+    made = await service.services.accounts.create_client(args["name"], args["scopes"])
+    if isinstance(made, Refusal):
+        raise CommandFailed(made.detail)
+    return {"client_id": made.client_id, "client_secret": made.client_secret, "scopes": list(made.scopes)}
+
+
+async def bill(service: Service, args: dict[str, Any], progress: Progress) -> Any:
+    """Bill what is due: {date or null} -> the run."""
+    today = service.services.clock.today()
+    through = today if args.get("date") is None else parse_day(args["date"])
+    if through is None or through > today:
+        raise CommandFailed(f"--date must be a date up to today's business date, {format_day(today)}")
+    while True:
+        row, ended = await service.billing.start(through)
+        shown = msgspec.to_builtins(run_shown(row))
+        progress(shown["billed"] + shown["failed"], shown["due"])
+        if ended:
+            return shown
+
+
+async def import_transactions(service: Service, args: dict[str, Any], progress: Progress) -> Any:
+    """Import a CSV of bank history: {path} -> what it did."""
+    try:
+        return msgspec.to_builtins(await service.import_transactions(Path(args["path"]), progress))
+    except ImportFailed as error:
+        raise CommandFailed(str(error)) from None
+
+
+async def rotate_keys(service: Service, _args: dict[str, Any], _progress: Progress) -> Any:
+    """Sign tokens with a new key from now on: {} -> {kid}."""
+    auth, chance = service.config.auth, service.chance
+    keyring = rotate_keyring(auth.keys_path, chance.time_s(), chance.random_bytes, auth.access_ttl_s)
+    service.services.tokens.use_keyring(keyring)
+    return {"kid": keyring.signing.kid}
+
+
+async def backup(service: Service, args: dict[str, Any], _progress: Progress) -> Any:
+    """Copy the database into a new folder: {path} -> {}."""
+    try:
+        await service.store.backup(args["path"])
+    except (OSError, RuntimeError) as error:
+        raise CommandFailed(f"{args['path']}: {error}") from None
+    return {}
+
+
+COMMANDS: dict[str, Command] = {
+    "create_client": create_client,
+    "bill": bill,
+    "import_transactions": import_transactions,
+    "rotate_keys": rotate_keys,
+    "backup": backup,
+}
+
+
+# The running service's end -------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def control_socket(service: Service) -> AsyncIterator[None]:
+    """Take commands on the socket beside the database while the service runs."""
+    path = service.config.storage.socket_path
+    if path is None:
+        yield
+        return
+    app = web.Application()
+    app.router.add_post("/{command}", _Commands(service))
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    path.unlink(missing_ok=True)  # a dead one: the database's lock is ours
+    with _address(path) as address:
+        before = os.umask(0o177)
+        try:
+            await web.UnixSite(runner, address).start()
+        finally:
+            os.umask(before)
+        try:
+            yield
+        finally:
+            await runner.cleanup()
+            path.unlink(missing_ok=True)
+
+
+class _Commands:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        command = COMMANDS.get(request.match_info["command"])
+        if command is None:
+            raise web.HTTPNotFound
+        args = msgspec.json.decode(await request.read())
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        last: tuple[int, int] | None = None
+        shown: tuple[int, int] | None = None
+
+        def progress(done: int, total: int) -> None:
+            nonlocal last
+            last = (done, total)
+
+        task = asyncio.get_running_loop().create_task(_run(command, self._service, args, progress))
+        while not task.done():
+            await asyncio.wait([task], timeout=POLL_S)
+            if last != shown:
+                shown = last
+                await response.write(msgspec.json.encode({"progress": shown}) + b"\n")
+        await response.write(msgspec.json.encode(task.result()) + b"\n")
+        return response
+
+
+async def _run(
+    command: Command, service: Service, args: dict[str, Any], progress: Progress
+) -> dict[str, Any]:
+    try:
+        return {"result": await command(service, args, progress)}
+    except (CommandFailed, StoreError) as error:
+        return {"error": str(error)}
+
+
+# The command line's end ----------------------------------------------------------------------------
+
+
+async def run_command(config: Config, name: str, args: dict[str, Any], progress: Progress) -> Any:
+    """Run a command through the service that serves this database, or on the database itself when none does.
+
+    Raises CommandFailed, StoreError or KeyFileError.
+    """
+    path = config.storage.socket_path
+    if path is not None and path.exists():
+        try:
+            return await _call(path, name, args, progress)
+        except ConnectionRefusedError:
+            pass  # left behind by a service that was killed
+    service = await open_service(config)
+    try:
+        answer = await _run(COMMANDS[name], service, args, progress)
+    finally:
+        await service.close()
+    return _result(answer)
+
+
+async def _call(path: Path, name: str, args: dict[str, Any], progress: Progress) -> Any:
+    with _address(path) as address:
+        async with ClientSession(
+            connector=UnixConnector(address), timeout=ClientTimeout(total=None)
+        ) as session:
+            try:
+                async with session.post(f"http://ledgerd/{name}", data=msgspec.json.encode(args)) as response:
+                    response.raise_for_status()
+                    async for line in response.content:
+                        answer = msgspec.json.decode(line)
+                        if "progress" not in answer:
+                            return _result(answer)
+                        progress(*answer["progress"])
+            except ClientError as error:
+                if isinstance(getattr(error, "os_error", None), ConnectionRefusedError):
+                    raise ConnectionRefusedError from error
+                raise CommandFailed(f"the running service did not answer: {error}") from error
+    raise CommandFailed("the running service stopped before the command ended; run it again")
+
+
+def _result(answer: dict[str, Any]) -> Any:
+    if "error" in answer:
+        raise CommandFailed(answer["error"])
+    return answer["result"]
+
+
+class _address:
+    """A socket's path in a form that fits: beyond about 107 bytes, through a descriptor of its folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._folder: int | None = None
+
+    def __enter__(self) -> str:
+        if len(os.fsencode(self._path)) < 100:
+            return str(self._path)
+        self._folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        return f"/proc/self/fd/{self._folder}/{self._path.name}"
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder is not None:
+            os.close(self._folder)

@@ -1,0 +1,120 @@
+"""One row of the bank history: what its columns are called, and what makes it a transaction.
+
+Pure and strict: a header or row that is not understood comes back as a reason, one line that repeats nothing
+of the row itself, since rows hold identity numbers. Used by scheduler/import_process.py.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import date
+from operator import itemgetter
+from typing import Final, Literal, TypeVar
+
+import msgspec
+
+from ledgerd.domain.money import parse_rupees
+
+Kind = Literal["CREDIT", "DEBIT"]
+Identity = TypeVar("Identity")
+Value = TypeVar("Value")
+
+_ID_NAMES: Final = frozenset({"aadharid", "aadhaarid", "user"})
+_OTHER_NAMES: Final = ("date", "transactiontype", "amount")
+_SHOWN: Final = {"date": "date", "transactiontype": "transaction_type", "amount": "amount"}
+_KINDS: Final[dict[str, Kind]] = {"credit": "CREDIT", "debit": "DEBIT"}
+_SEPARATORS: Final = re.compile(r"[\s_]+")
+_TWO_DECIMALS: Final = re.compile(r"[0-9]{1,13}\.[0-9]{2}", re.ASCII)
+_ISO_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+
+
+class Columns(msgspec.Struct, frozen=True):
+    """Where a file keeps what we read, counted from 0, and how many fields each of its rows has."""
+
+    identity: int
+    date: int
+    kind: int
+    amount: int
+    count: int
+
+
+def resolve_columns(header: list[str]) -> Columns | str:
+    """Find our columns in a header by their names, in any case and order, or say what is wrong with it."""
+    positions: dict[str, list[int]] = {}
+    for position, name in enumerate(header):
+        plain = _SEPARATORS.sub("", name).lower()
+        positions.setdefault("id" if plain in _ID_NAMES else plain, []).append(position)
+    if "id" not in positions:
+        return "the header has no id column: name it aadhar_id, aadhaar_id, aadharid or user"
+    if len(positions["id"]) > 1:
+        return "the header has more than one id column (aadhar_id, aadhaar_id, aadharid or user)"
+    for name in _OTHER_NAMES:
+        if name not in positions:
+            return f"the header has no column {_SHOWN[name]}"
+        if len(positions[name]) > 1:
+            return f"the header has more than one column {_SHOWN[name]}"
+    found = {name: where[0] for name, where in positions.items()}
+    return Columns(found["id"], found["date"], found["transactiontype"], found["amount"], len(header))
+
+
+class _Memo(dict[str, Value]):
+    """Remembers what a field read as, so that `memo[field]` seldom leaves C. Forgets all when it is full."""
+
+    def __init__(self, read: Callable[[str], Value], entries_max: int) -> None:
+        super().__init__()
+        self._read = read
+        self._entries_max = entries_max
+
+    def __missing__(self, field: str) -> Value:
+        if len(self) >= self._entries_max:
+            self.clear()
+        value = self[field] = self._read(field.strip())
+        return value
+
+
+def row_parser(
+    columns: Columns, identify: Callable[[str], Identity | None]
+) -> Callable[[list[str]], tuple[Identity, Kind, int, int] | str]:
+    """Return a function that reads a row as (identity, kind, amount in paise, day number), or says why it is
+    none.
+
+    `identify` turns the id's text, stripped, into the identity, or None when it is not one. Amounts of 0.00
+    are fine.
+    """
+    pick = itemgetter(columns.identity, columns.date, columns.kind, columns.amount)
+    count = columns.count
+    identities, days, kinds = _Memo(identify, 50_000), _Memo(_day_number, 5_000), _Memo(_kind, 50)
+
+    def parse_row(fields: list[str]) -> tuple[Identity, Kind, int, int] | str:
+        if len(fields) != count:
+            return f"expected {count} fields, found {len(fields)}"
+        identity_text, day_text, kind_text, amount_text = pick(fields)
+        identity = identities[identity_text]
+        if identity is None:
+            return "the id is not a valid identity number"
+        day = days[day_text]
+        if day is None:
+            return "the date is not a day written YYYY-MM-DD"
+        kind = kinds[kind_text]
+        if kind is None:
+            return "the transaction_type is neither CREDIT nor DEBIT"
+        if _TWO_DECIMALS.fullmatch(amount_text) is not None:  # as nearly all are: half the cost of the rule
+            return identity, kind, int(amount_text.replace(".", "")), day
+        amount_paise = parse_rupees(amount_text.strip())
+        if amount_paise is None:
+            return "the amount is not rupees with at most two decimals"
+        return identity, kind, amount_paise, day
+
+    return parse_row
+
+
+def _day_number(text: str) -> int | None:
+    if _ISO_DATE.fullmatch(text) is None:
+        return None
+    try:
+        return date.fromisoformat(text).toordinal()
+    except ValueError:
+        return None
+
+
+def _kind(text: str) -> Kind | None:
+    return _KINDS.get(text.lower())

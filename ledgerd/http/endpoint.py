@@ -1,0 +1,154 @@
+"""From an aiohttp request to a handler and back: the one path that every call takes.
+
+In order: request id, draining, token, scope, body, handler, answer, metrics and one log line. There are no
+middlewares: each costs every request, and hides from a reader what happens to it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from ledgerd.actors.messages import ActorFailed, Overloaded
+from ledgerd.http.bodies import check_media_type, decode_form, decode_json
+from ledgerd.http.passwords import Busy
+from ledgerd.http.problems import CONTENT_TYPE, Problem, problem_bytes
+from ledgerd.http.protocol import ClientGone, read_body
+from ledgerd.http.route import Call, Reply, Route
+from ledgerd.http.services import Services
+from ledgerd.http.tokens import BadToken, Caller
+from ledgerd.observe import AccessLog, log
+from ledgerd.storage.ports import StoreError
+
+SERVICES: Final = web.AppKey("services", Services)
+
+_encode = msgspec.json.Encoder().encode
+_RETRY: Final = {"Retry-After": "1"}
+_CHALLENGE: Final = 'Bearer realm="ledgerd"'
+_ALWAYS_OPEN: Final = frozenset(
+    {"livez", "readyz", "metrics", "jwks", "openapi", "docs", "problem", "problems"}
+)
+
+
+def respond(
+    status: int, body: bytes, content_type: str, request_id: str, headers: dict[str, str] | None = None
+) -> web.Response:
+    """Make the response that every answer is."""
+    response = web.Response(status=status, body=body, headers=headers)
+    own = response.headers
+    own["Content-Type"] = content_type
+    own["X-Request-ID"] = request_id
+    own["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+class Endpoint:
+    """Serves one route."""
+
+    def __init__(
+        self, services: Services, route: Route, access: AccessLog, choose_id: Callable[[str | None], str]
+    ) -> None:
+        self._services = services
+        self._route = route
+        self._access = access
+        self._choose_id = choose_id
+        self._decoder = None if route.body is None else msgspec.json.Decoder(route.body)
+        self._fields = tuple(
+            f'"{name}"'.encode() for name in (route.body.__struct_fields__ if route.body else ())
+        )
+        limits, server = services.config.limits, services.config.server
+        self._body_bytes = limits.body_bytes
+        self._body_timeout_s = server.body_timeout_s
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        started_s = time.perf_counter()
+        headers = request.headers
+        request_id = self._choose_id(headers.get("X-Request-ID"))
+        call = None
+        try:
+            services, route = self._services, self._route
+            if services.draining and route.name not in _ALWAYS_OPEN:
+                raise Problem("draining", "The service is stopping.", {}, _RETRY)
+            caller = None if not route.scopes else await self._authenticate(headers.get("Authorization"))
+            body = None if route.body is None else await self._read(request)
+            call = Call(caller, body, request.match_info, request.query, headers, request.remote or "")
+            response = self._response(await route.handler(services, call), request_id)
+        except Problem as problem:
+            response = problem_response(problem, request_id)
+        except Overloaded as overload:
+            response = problem_response(
+                Problem("overloaded", f"Try again: {overload}.", {}, _RETRY), request_id
+            )
+        except Busy:
+            response = problem_response(
+                Problem("overloaded", "Too many logins at once.", {}, _RETRY), request_id
+            )
+        except (StoreError, ActorFailed) as error:
+            log.error("outcome unknown", route=self._route.path, request_id=request_id, error=str(error))
+            response = problem_response(Problem("outcome-unknown", "Send it again, the same."), request_id)
+        except ClientGone:
+            response = problem_response(
+                Problem("malformed", "The client hung up."), request_id
+            )  # nobody reads it
+        except Exception:
+            log.exception("internal error", route=self._route.path, request_id=request_id)
+            response = problem_response(Problem("internal", "A bug; it is in our log."), request_id)
+        seconds = time.perf_counter() - started_s
+        self._services.metrics.observe_request(self._route.path, response.status, seconds)
+        self._access.write(
+            request.method,
+            self._route.path,
+            response.status,
+            seconds,
+            request_id,
+            call.loan_id if call else None,
+        )
+        return response
+
+    async def _authenticate(self, authorization: str | None) -> Caller:
+        if authorization is None:
+            raise Problem("unauthorized", "Send an access token.", {}, {"WWW-Authenticate": _CHALLENGE})
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            raise Problem("unauthorized", "Send a Bearer token.", {}, {"WWW-Authenticate": _CHALLENGE})
+        caller = await self._services.accounts.authenticate(token.strip())
+        if isinstance(caller, BadToken):
+            challenge = f'{_CHALLENGE}, error="invalid_token"'
+            raise Problem("unauthorized", caller.value, {}, {"WWW-Authenticate": challenge})
+        if caller.scopes.isdisjoint(self._route.scopes):
+            scopes = " ".join(sorted(self._route.scopes))
+            challenge = f'{_CHALLENGE}, error="insufficient_scope", scope="{scopes}"'
+            detail = f"One of these scopes is needed: {scopes}."
+            raise Problem("insufficient-scope", detail, {}, {"WWW-Authenticate": challenge})
+        return caller
+
+    async def _read(self, request: web.Request) -> Any:
+        route, headers = self._route, request.headers
+        assert route.body is not None
+        assert self._decoder is not None
+        if headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise Problem("unsupported-media-type", "Send the body without a Content-Encoding.")
+        if not request.body_exists and not route.body_required:
+            return route.body()
+        form = check_media_type(headers.get("Content-Type"), form=route.form)
+        body = await read_body(request, self._body_bytes, self._body_timeout_s)
+        if not body and not route.body_required:
+            return route.body()
+        return decode_form(route.body, body) if form else decode_json(self._decoder, body, self._fields)
+
+    def _response(self, reply: Reply, request_id: str) -> web.Response:
+        body = reply.body
+        if body is None:
+            return web.Response(status=reply.status, headers={"X-Request-ID": request_id})
+        content = body if isinstance(body, bytes) else _encode(body)
+        return respond(reply.status, content, reply.content_type, request_id, reply.headers)
+
+
+def problem_response(problem: Problem, request_id: str) -> web.Response:
+    """Make the response of a problem."""
+    content = problem_bytes(problem.slug, problem.detail, problem.extras)
+    return respond(problem.status, content, CONTENT_TYPE, request_id, dict(problem.headers))

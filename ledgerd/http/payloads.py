@@ -1,0 +1,397 @@
+"""What crosses the wire, as Structs: bodies in (unknown fields refused) and answers out. The OpenAPI schemas
+are made of these.
+
+Money comes in as the raw JSON literal, because a parsed float has already lost what the money rule looks at;
+it goes out as rupee strings. Dates are YYYY-MM-DD, instants RFC 3339 in UTC, ids opaque strings.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+Rupees = Annotated[
+    str,
+    Meta(
+        description="Rupees with two decimals.",
+        extra_json_schema={"pattern": "^[0-9]+\\.[0-9]{2}$", "examples": ["207.00"]},
+    ),
+]
+Day = Annotated[str, Meta(description="A business date, YYYY-MM-DD.", extra_json_schema={"format": "date"})]
+Instant = Annotated[
+    str, Meta(description="Real time, RFC 3339 in UTC.", extra_json_schema={"format": "date-time"})
+]
+Id = Annotated[
+    str,
+    Meta(description="An opaque id of at most 64 URL-safe characters.", extra_json_schema={"maxLength": 64}),
+]
+TransactionId = Annotated[
+    str,
+    Meta(
+        description="The caller's own name of the payment: 1 to 64 of A-Za-z0-9._:-",
+        extra_json_schema={"pattern": "^[A-Za-z0-9._:-]{1,64}$"},
+    ),
+]
+Text = Annotated[str, Meta(max_length=256)]
+
+DECIMAL_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "pattern": "^[0-9]{1,13}(\\.[0-9]{1,2})?$"},
+        {"type": "number", "minimum": 0, "multipleOf": 0.01},
+    ],
+    "examples": ["207.00"],
+}
+RawRupees = Annotated[
+    msgspec.Raw,
+    Meta(
+        description="Rupees: a string or number written as digits with at most two decimals.",
+        extra_json_schema=DECIMAL_SCHEMA,
+    ),
+]
+RawPercent = Annotated[
+    msgspec.Raw,
+    Meta(
+        description="A percentage a year, written as digits with at most two decimals.",
+        extra_json_schema={**DECIMAL_SCHEMA, "examples": ["14.00"]},
+    ),
+]
+
+PlanName = Literal["min_due", "equal_emi"]
+LoanStatus = Literal["active", "closed"]
+BillStatus = Literal["unpaid", "part_paid", "paid"]
+
+
+class In(msgspec.Struct, forbid_unknown_fields=True):
+    """A request body."""
+
+
+# People ------------------------------------------------------------------------------------------
+
+
+class RegisterUser(In):
+    """A new borrower."""
+
+    name: Text
+    email: Text
+    aadhar_id: Text
+    annual_income: RawRupees
+    password: Text
+
+
+class Login(In):
+    """A borrower's login, by Aadhaar ID or email."""
+
+    password: Text
+    aadhar_id: Text | UnsetType = UNSET
+    email: Text | UnsetType = UNSET
+
+
+class TokenRequest(In):
+    """A client's login, or the exchange of a refresh token."""
+
+    grant_type: Literal["client_credentials", "refresh_token"]
+    client_id: Text | UnsetType = UNSET
+    client_secret: Text | UnsetType = UNSET
+    refresh_token: Text | UnsetType = UNSET
+
+
+class UserShown(msgspec.Struct):
+    """A borrower, with the Aadhaar ID masked."""
+
+    user_id: Id
+    name: str
+    email: str
+    aadhar_id: str
+    annual_income: Rupees
+    credit_score: int | None
+    score_status: Literal["pending", "scored"]
+
+
+class TokensShown(msgspec.Struct, omit_defaults=True):
+    """The tokens of a login; clients get no refresh token."""
+
+    access_token: str
+    token_type: Literal["Bearer"]
+    expires_in: Annotated[int, Meta(description="Seconds.")]
+    refresh_token: str | None = None
+
+
+# Loans -------------------------------------------------------------------------------------------
+
+
+class ApplyLoan(In):
+    """An application for a loan."""
+
+    amount: RawRupees
+    interest_rate: RawPercent
+    tenure: Annotated[int, Meta(ge=1, description="Cycles of 30 days.")]
+    repayment_plan: PlanName = "min_due"
+
+
+class InstalmentShown(msgspec.Struct):
+    """A projected bill."""
+
+    number: int
+    date: Day
+    due_date: Day
+    principal: Rupees
+    interest: Rupees
+    amount_due: Rupees
+
+
+class DueShown(msgspec.Struct):
+    """What is to be paid next."""
+
+    date: Day
+    due_date: Day
+    amount_due: Rupees
+
+
+class UpcomingShown(msgspec.Struct):
+    """An unpaid bill with what it still asks for, or a projected one."""
+
+    number: int
+    date: Day
+    due_date: Day
+    amount_due: Rupees
+
+
+class UnpaidBillShown(msgspec.Struct):
+    """A bill that stands in the way."""
+
+    number: int
+    due_date: Day
+    amount_due: Rupees
+
+
+class OutstandingShown(msgspec.Struct):
+    """What is owed now; `total` is the payoff."""
+
+    principal: Rupees
+    interest: Rupees
+    total: Rupees
+
+
+class OpenBillShown(msgspec.Struct):
+    """An unpaid bill, with what it still asks for."""
+
+    number: int
+    billing_date: Day
+    due_date: Day
+    interest: Rupees
+    principal: Rupees
+    amount_due: Rupees
+
+
+class BillShown(msgspec.Struct):
+    """A bill: frozen at issue, but for `paid` and `status`."""
+
+    number: int
+    billing_date: Day
+    due_date: Day
+    interest: Rupees
+    principal_due: Rupees
+    min_due: Rupees
+    past_due: Rupees
+    total_due: Rupees
+    paid: Rupees
+    status: BillStatus
+
+
+class NewLoan(msgspec.Struct):
+    """A loan as it is lent."""
+
+    loan_id: Id
+    status: LoanStatus
+    amount: Rupees
+    interest_rate: str
+    daily_rate: str
+    tenure: int
+    repayment_plan: PlanName
+    disbursed_on: Day
+    emi_schedule: list[InstalmentShown]
+
+
+class LoanSummary(msgspec.Struct):
+    """A loan as it stands, without its schedule."""
+
+    loan_id: Id
+    status: LoanStatus
+    amount: Rupees
+    interest_rate: str
+    daily_rate: str
+    tenure: int
+    repayment_plan: PlanName
+    disbursed_on: Day
+    closed_on: Day | None
+    as_of: Day
+    outstanding: OutstandingShown
+    payoff: Rupees
+    past_due: Rupees
+    interest_received: Rupees
+    principal_received: Rupees
+    next_due: DueShown | None
+    open_bills: list[OpenBillShown]
+    version: int
+
+
+class LoanShown(LoanSummary):
+    """A loan as it stands."""
+
+    emi_schedule: list[InstalmentShown]
+
+
+class LoanList(msgspec.Struct):
+    """A page of loans, oldest first."""
+
+    loans: list[LoanSummary]
+    next_cursor: str | None
+
+
+# Payments ----------------------------------------------------------------------------------------
+
+
+class MakePayment(In):
+    """A repayment, named by the caller's own transaction_id."""
+
+    loan_id: Text
+    amount: RawRupees
+    transaction_id: TransactionId
+    for_bill: (
+        Annotated[int, Meta(ge=1, le=1_000_000, description="A guard: refuse while an older bill is unpaid.")]
+        | None
+    ) = None
+
+
+class AllocationShown(msgspec.Struct):
+    """The part of a payment that went to one bill; null for money beyond the bills."""
+
+    bill: int | None
+    due_date: Day | None
+    interest: Rupees
+    principal: Rupees
+
+
+class Receipt(msgspec.Struct):
+    """A payment that counted."""
+
+    payment_id: Id
+    transaction_id: str
+    loan_id: Id
+    status: Literal["applied"]
+    paid_on: Day
+    recorded_at: Instant
+    amount: Rupees
+    interest: Rupees
+    principal: Rupees
+    allocations: list[AllocationShown]
+    outstanding: OutstandingShown
+    loan_status: LoanStatus
+    next_due: DueShown | None
+    replayed: bool
+
+
+class PastPayment(msgspec.Struct):
+    """A payment on a statement."""
+
+    payment_id: Id
+    date: Day
+    recorded_at: Instant
+    principal: Rupees
+    interest: Rupees
+    amount_paid: Rupees
+    transaction_id: str
+    status: Literal["applied"]
+    allocations: list[AllocationShown]
+
+
+class Statement(msgspec.Struct):
+    """A statement; bills and upcoming stand on the first page alone."""
+
+    loan_id: Id
+    status: LoanStatus
+    as_of: Day
+    outstanding: OutstandingShown
+    payoff: Rupees
+    past_due: Rupees
+    bills: list[BillShown]
+    past_transactions: list[PastPayment]
+    upcoming_emis: list[UpcomingShown]
+    next_cursor: str | None
+
+
+# Operations --------------------------------------------------------------------------------------
+
+
+class StartBillingRun(In):
+    """A billing run for a date; today's when left out."""
+
+    date: str | None = None
+
+
+class AdvanceClock(In):
+    """How far to move the sandbox's date: `days`, or up to the date `to`."""
+
+    days: Annotated[int, Meta(ge=1, le=3660)] | UnsetType = UNSET
+    to: str | UnsetType = UNSET
+
+
+class BillingRunShown(msgspec.Struct):
+    """A billing run: loans that were due, billed and failed."""
+
+    run_id: Id
+    business_date: Day
+    due: int
+    billed: int
+    failed: int
+    status: Literal["running", "completed", "interrupted"]
+    started_at: Instant
+    seconds: float | None
+
+
+class BillingRunList(msgspec.Struct):
+    """A page of runs, newest first."""
+
+    billing_runs: list[BillingRunShown]
+    next_cursor: str | None
+
+
+class ClockAdvanced(msgspec.Struct):
+    """Where the sandbox's date stands, and the runs on the way there."""
+
+    business_date: Day
+    billing_runs: list[BillingRunShown]
+
+
+class Health(msgspec.Struct):
+    """How the service is."""
+
+    status: str
+
+
+class FieldError(msgspec.Struct):
+    """One bad field."""
+
+    path: str
+    message: str
+
+
+class ReasonShown(msgspec.Struct):
+    """A rule that speaks against a loan."""
+
+    code: Literal["credit-score-too-low", "income-too-low", "amount-too-high"]
+    required: Any
+    actual: Any
+
+
+class ProblemShown(msgspec.Struct, omit_defaults=True):
+    """RFC 9457 problem details; the members after `detail` come with the problems that name them."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] | UnsetType = UNSET
+    reasons: list[ReasonShown] | UnsetType = UNSET
+    payoff: Rupees | UnsetType = UNSET
+    unpaid_bills: list[UnpaidBillShown] | UnsetType = UNSET

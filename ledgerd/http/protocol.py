@@ -1,0 +1,344 @@
+"""The edge of a connection: bounds that aiohttp lacks, and a problem for whatever aiohttp refuses by itself.
+
+What holds: a connection that sends nothing, a request whose head or body does not come whole in time, and an
+answer that nobody reads all end by themselves; one address can't take every connection; no answer is HTML or
+shows internals. A request that comes in one piece sets no timer. listener.py serves an application over it;
+endpoints use `read_body` and `expect_continue`, which work under any other aiohttp server too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+
+from ledgerd.http.problems import CONTENT_TYPE, PROBLEMS, Problem, problem_bytes
+from ledgerd.observe import log
+
+HEADER_LINE_BYTES_MAX: Final = 8190
+
+_REQUEST_ID: Final = "X-Request-ID"
+_SLUGS: Final = {  # what aiohttp refuses, by status; the rest is malformed below 500 and a bug from there on
+    404: "not-found",
+    405: "method-not-allowed",
+    408: "request-timeout",
+    413: "body-too-large",
+    415: "unsupported-media-type",
+    417: "expectation-failed",
+}
+
+
+class ClientGone(ConnectionError):
+    """The client hung up before its request had come whole: nothing was done, and nobody reads an answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeLimits:
+    """Seconds for a head, for a body, between requests, and for a client to read on; connections."""
+
+    header_timeout_s: float = 10
+    body_timeout_s: float = 10
+    keepalive_timeout_s: float = 75
+    unread_timeout_s: float = 60
+    connections_per_address: int = 1024
+
+
+@dataclass(slots=True)
+class Edge:
+    """What the connections of one listener share.
+
+    `request_id` takes the caller's X-Request-ID, None without one, and returns the one to answer with;
+    `on_refusal` gets the status of each answer that no handler gave, to count it.
+    """
+
+    limits: EdgeLimits
+    request_id: Callable[[str | None], str]
+    on_refusal: Callable[[int], None]
+    connections: dict[str, int] = field(default_factory=dict)  # open ones, by address
+    draining: bool = False
+    empty: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def admit(self, address: str) -> bool:
+        """Count a new connection in, unless its address has enough."""
+        open_here = self.connections.get(address, 0)
+        if open_here >= self.limits.connections_per_address:
+            return False
+        self.connections[address] = open_here + 1
+        self.empty.clear()
+        return True
+
+    def release(self, address: str) -> None:
+        """Count a connection out."""
+        self.connections[address] -= 1
+        if not self.connections[address]:
+            del self.connections[address]
+        if not self.connections:
+            self.empty.set()
+
+    def head_and_body(self, slug: str, detail: str) -> bytes:
+        """A whole answer, for a connection without a request."""
+        body = problem_bytes(slug, detail)
+        kind = PROBLEMS[slug]
+        self.on_refusal(kind.status)
+        lines = [
+            f"HTTP/1.1 {kind.status} {kind.title}",
+            f"Content-Type: {CONTENT_TYPE}",
+            f"Content-Length: {len(body)}",
+            f"{_REQUEST_ID}: {self.request_id(None)}",
+            "Connection: close",
+        ]
+        if kind.status == 503:
+            lines.append("Retry-After: 1")
+        return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class Connection(RequestHandler):
+    """One client's connection."""
+
+    __slots__ = (
+        "_address",
+        "_body",
+        "_edge",
+        "_head_began",
+        "_head_timer",
+        "_requests_seen",
+        "_unread_bytes",
+        "_unread_timer",
+    )
+
+    def __init__(self, manager: web.Server, edge: Edge, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._edge = edge
+        self._address: str | None = None  # None as long as it is not admitted
+        self._body: StreamReader = EMPTY_PAYLOAD  # of the newest request
+        self._requests_seen = 0
+        self._head_began = False
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._unread_bytes = 0
+        self._unread_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, or refuse it before a byte of it is read."""
+        peer = transport.get_extra_info("peername")
+        address = peer[0] if isinstance(peer, tuple) else ""
+        if not self._edge.admit(address):
+            detail = f"This address has {self._edge.limits.connections_per_address} connections already."
+            cast("asyncio.Transport", transport).write(self._edge.head_and_body("overloaded", detail))
+            transport.close()
+            return
+        self._address = address
+        super().connection_made(transport)
+        self._start_head_timer()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Let go of what belongs to the connection. A handler that runs goes on."""
+        super().connection_lost(exc)
+        self._stop_head_timer()
+        self._stop_unread_timer()
+        if self._address is not None:
+            self._edge.release(self._address)
+            self._address = None
+
+    # A head that does not come -------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, and see whether a head is on its way."""
+        body = self._body
+        in_body = not body.is_eof()
+        super().data_received(data)
+        if self._request_count != self._requests_seen:
+            self._requests_seen = self._request_count
+            self._body = self._messages[-1][1] if self._messages else EMPTY_PAYLOAD
+            if self._head_timer is not None:
+                self._stop_head_timer()
+            if in_body and not body.is_eof():
+                # The parser's complaint stands in the queue: it lost the body, and tells no reader.
+                body.set_exception(RequestPayloadError("bad framing"))
+                body.feed_eof()
+        elif not in_body and not self._head_began and data.strip(b"\r\n"):
+            self._head_began = True
+            self._start_head_timer()
+
+    def _start_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        self._head_timer = self._loop.call_later(self._edge.limits.header_timeout_s, self._head_overdue)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        self._head_began = False
+
+    def _head_overdue(self) -> None:
+        if self.transport is None or self._request_count != self._requests_seen:
+            self._stop_head_timer()
+        elif self._waiter is None:  # an earlier request is still being answered
+            self._start_head_timer()
+        else:
+            if self._head_began:
+                detail = f"The head took longer than {self._edge.limits.header_timeout_s:g} s."
+                self.transport.write(self._edge.head_and_body("request-timeout", detail))
+            self.force_close()
+
+    def close_if_idle(self) -> None:
+        """Close the connection unless a whole head has come and is not answered yet."""
+        if self._waiter is not None and not self._messages:
+            self.force_close()
+
+    # A body or an answer that does not move ------------------------------------------------------
+
+    def give_up_reading(self) -> None:
+        """Close the connection behind the coming answer, without waiting for the rest of the body."""
+        self._lingering_time = 0.0
+        self.close()
+
+    def pause_writing(self) -> None:
+        """The client reads its answers slower than we write: see that it goes on."""
+        super().pause_writing()
+        self._watch_unread()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        super().resume_writing()
+        self._stop_unread_timer()
+
+    def _watch_unread(self) -> None:
+        if self.transport is not None:
+            self._unread_bytes = self.transport.get_write_buffer_size()
+            self._unread_timer = self._loop.call_later(
+                self._edge.limits.unread_timeout_s, self._unread_overdue
+            )
+
+    def _stop_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+    def _unread_overdue(self) -> None:
+        if self.transport is None:
+            return
+        if self.transport.get_write_buffer_size() < self._unread_bytes:
+            self._watch_unread()
+        else:
+            self.transport.abort()
+
+    # Answers -------------------------------------------------------------------------------------
+
+    def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
+        """Send the answer; one that aiohttp raised goes out as a problem."""
+        if isinstance(resp, web.HTTPException) and resp.status >= 400:
+            resp = self._problem(request, resp.status, resp.headers)
+        if self._edge.draining:
+            resp.force_close()
+        return super().finish_response(request, resp, start_time)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it shows internals
+    ) -> web.StreamResponse:
+        """Answer what the parser refused (400), or what a handler raised (500), and close the connection."""
+        if isinstance(exc, ConnectionError) and (self.transport is None or self.transport.is_closing()):
+            raise ClientGone("the client hung up") from exc
+        if status >= 500:
+            log.error("handler failed", method=request.method, exc_info=exc or True)
+        if request.writer.output_size > 0:
+            raise ConnectionError("a part of the answer is out: it can only be cut off")
+        detail = None
+        if isinstance(exc, LineTooLong):
+            detail = f"The request line or a header is longer than {HEADER_LINE_BYTES_MAX} bytes."
+        response = self._problem(request, status, {"Connection": "close"}, detail)
+        response.force_close()
+        return response
+
+    def _problem(
+        self, request: web.BaseRequest, status: int, headers: Mapping[str, str], detail: str | None = None
+    ) -> web.Response:
+        slug = _SLUGS.get(status, "malformed" if status < 500 else "internal")
+        kind = PROBLEMS[slug]
+        self._edge.on_refusal(kind.status)
+        kept = {name: headers[name] for name in ("Allow", "Connection") if name in headers}
+        request_id = self._edge.request_id(request.headers.get(_REQUEST_ID))
+        return web.Response(
+            status=kind.status,
+            body=problem_bytes(slug, kind.advice if detail is None else detail),
+            headers={**kept, "Content-Type": CONTENT_TYPE, _REQUEST_ID: request_id},
+        )
+
+
+async def expect_continue(request: web.Request) -> None:
+    """Look at `Expect` and send nothing yet: `read_body` says 100 when it wants the body. For `add_route`."""
+    if request.headers["Expect"].lower() != "100-continue":
+        raise web.HTTPExpectationFailed
+
+
+async def send_continue(request: web.Request) -> None:
+    """Ask for the body if the client waits to be asked."""
+    if "Expect" in request.headers and request.version >= (1, 1):
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer has not begun
+
+
+async def read_body(request: web.Request, limit_bytes: int, timeout_s: float) -> bytes:
+    """Return the whole body, at once when it is here already.
+
+    Raises Problem `body-too-large`, `request-timeout` and `malformed` (bad chunks), or ClientGone.
+    """
+    content = request.content
+    try:
+        if content.is_eof():
+            if content.total_bytes > limit_bytes:
+                raise _too_large(limit_bytes)
+            return content.read_nowait()
+        return await _read_slowly(request, limit_bytes, timeout_s)
+    except TimeoutError:
+        _give_up_reading(request)
+        raise Problem(
+            "request-timeout", f"The body took longer than {timeout_s:g} s.", headers={"Connection": "close"}
+        ) from None
+    except RequestPayloadError:
+        _give_up_reading(request)
+        raise Problem(
+            "malformed", "The body's transfer encoding can't be read.", headers={"Connection": "close"}
+        ) from None
+    except ConnectionError as error:
+        raise ClientGone("the client hung up within its request") from error
+
+
+async def _read_slowly(request: web.Request, limit_bytes: int, timeout_s: float) -> bytes:
+    content = request.content
+    if (request.content_length or 0) > limit_bytes:
+        raise _too_large(limit_bytes)
+    body = bytearray()
+    async with asyncio.timeout(timeout_s):
+        await send_continue(request)
+        while not content.at_eof():
+            if request.transport is None:
+                raise ConnectionResetError
+            body += await content.readany()
+            if len(body) > limit_bytes:
+                raise _too_large(limit_bytes)
+    return bytes(body)
+
+
+def _too_large(limit_bytes: int) -> Problem:
+    return Problem("body-too-large", f"The body may have {limit_bytes} bytes.")
+
+
+def _give_up_reading(request: web.Request) -> None:
+    connection = request.protocol
+    if isinstance(connection, Connection):
+        connection.give_up_reading()
+    else:
+        connection.close()

@@ -1,0 +1,61 @@
+"""What handlers may reach: put together by app.py, handed to every handler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ledgerd.actors.registry import Registry
+from ledgerd.clock import Clock
+from ledgerd.config import Config
+from ledgerd.domain.eligibility import LendingRules
+from ledgerd.http.accounts import Accounts
+from ledgerd.http.tokens import Tokens
+from ledgerd.ids import Ids
+from ledgerd.observe import Metrics
+from ledgerd.storage.ports import Store
+from ledgerd.storage.vault import Vault
+
+
+class BillingRuns(Protocol):
+    """The nightly work, as http sees it. A run is a row of billing_runs: id, date, status, due, billed,
+    failed, start, end.
+    """
+
+    async def start(self, through: int) -> tuple[list[Any], bool]:
+        """Start a run (or join the one that goes on) and wait for a moment: its row, and whether it has
+        ended.
+        """
+        ...
+
+    async def advance(self, to: int) -> list[list[Any]]:
+        """Move the sandbox's date day by day, running each day's jobs, and return the rows of the runs."""
+        ...
+
+
+class Scorer(Protocol):
+    """The scoring of borrowers, as http sees it."""
+
+    def wake(self) -> None:
+        """Somebody new is to be scored."""
+        ...
+
+
+@dataclass(slots=True)
+class Services:
+    """See the module. `draining` turns new work away; `ready` is what /readyz says."""
+
+    config: Config
+    lending: LendingRules
+    store: Store
+    registry: Registry
+    clock: Clock
+    ids: Ids
+    accounts: Accounts
+    tokens: Tokens
+    vault: Vault
+    billing: BillingRuns
+    scorer: Scorer
+    metrics: Metrics
+    ready: bool = False
+    draining: bool = False

@@ -1,0 +1,208 @@
+"""What operators see: one log line for each thing that happened, and every metric, defined here alone.
+
+Log lines go to stderr, as JSON or for people. Whatever looks like an Aadhaar number is masked on its way out.
+Metrics live in a `Metrics` with a registry of its own, built once and handed around.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TextIO
+
+import msgspec
+import structlog
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+METRICS_CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+_MASK: Final = "XXXX XXXX XXXX"
+# Ids of ours (16 or 32 hexadecimal digits) may hold twelve digits in a row: they match first, and stay.
+_ID_OR_AADHAAR: Final = re.compile(r"\b[0-9a-f]{16}(?:[0-9a-f]{16})?\b|([2-9]\d{3}[ -]?\d{4}[ -]?\d{4})")
+_LATENCY_BUCKETS_S: Final = (
+    *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
+    *(0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0),
+)
+
+log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger("ledgerd")
+
+
+class _AccessLine(msgspec.Struct, gc=False, omit_defaults=True):
+    method: str
+    route: str
+    status: int
+    duration_ms: float
+    request_id: str
+    timestamp: str
+    event: Literal["request"]
+    level: Literal["info"]
+    loan_id: str | None = None
+
+
+class AccessLog:
+    """Writes one line for each request, past structlog: a request can't afford what a line costs there."""
+
+    def __init__(self, stream: TextIO | None, *, pretty: bool = False) -> None:
+        """Write to `stream`, or nothing when it is None."""
+        self._stream = stream
+        self._pretty = pretty
+        self._encode = msgspec.json.Encoder().encode
+        self._second = 0
+        self._timestamp = ""
+
+    def write(
+        self, method: str, route: str, status: int, duration_s: float, request_id: str, loan_id: str | None = None
+    ) -> None:
+        """Write the line; `route` is the pattern of the path, never the path itself."""
+        if self._stream is None:
+            return
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._timestamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
+        duration_ms = round(duration_s * 1000, 2)
+        request_id = _masked(request_id)
+        if self._pretty:
+            loan = f" loan {loan_id}" if loan_id else ""
+            text = f"{self._timestamp} {method} {route} {status} {duration_ms} ms {request_id}{loan}"
+        else:
+            line = _AccessLine(
+                method, route, status, duration_ms, request_id, self._timestamp, "request", "info", loan_id
+            )
+            text = self._encode(line).decode()
+        self._stream.write(text + "\n")
+
+
+def configure_logging(
+    format: Literal["auto", "json", "pretty"], level: str, stream: TextIO | None = None
+) -> AccessLog:
+    """Send `log`, and what libraries log, to `stream` (stderr); "auto" is pretty on a terminal, else JSON.
+
+    Returns the access log in the same shape; it is silent when `level` is above info.
+    """
+    out = sys.stderr if stream is None else stream
+    pretty = format == "pretty" or (format == "auto" and out.isatty())
+    least = logging.getLevelNamesMapping()[level.upper()]
+    processors: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        mask_aadhaar,
+        structlog.dev.ConsoleRenderer(colors=out.isatty()) if pretty else _JsonRenderer(),
+    ]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=structlog.WriteLoggerFactory(out),
+    )
+    logging.basicConfig(level=max(least, logging.WARNING), handlers=[_Forward()], force=True)
+    return AccessLog(out if least <= logging.INFO else None, pretty=pretty)
+
+
+def mask_aadhaar(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Replace what looks like an Aadhaar number in any text of a log line."""
+    return {name: _masked(value) for name, value in event.items()}
+
+
+def _masked(value: Any) -> Any:
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, str):
+        return _ID_OR_AADHAAR.sub(lambda match: _MASK if match[1] else match[0], value)
+    if isinstance(value, Mapping):
+        return {_masked(str(name)): _masked(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_masked(inner) for inner in value]
+    return _masked(str(value))
+
+
+class _JsonRenderer:
+    def __init__(self) -> None:
+        self._encode = msgspec.json.Encoder(enc_hook=str).encode
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
+        return self._encode(event).decode()
+
+
+class _Forward(logging.Handler):
+    """Hands what libraries log to `log`, so that there is one stream in one shape."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+
+
+class Metrics:
+    """Every metric of the service; hot paths call `observe_request`, the rest use the attributes."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.requests_total = Counter(
+            "ledgerd_requests_total", "HTTP requests answered.", ["route", "status"], registry=registry
+        )
+        self.request_seconds = Histogram(
+            "ledgerd_request_seconds",
+            "Time from a request's head to its answer.",
+            ["route"],
+            buckets=_LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self.in_flight = Gauge("ledgerd_in_flight", "Requests under way.", registry=registry)
+        self.resident_loans = Gauge("ledgerd_resident_loans", "Loans held in memory.", registry=registry)
+        self.journal_head_seq = Gauge(
+            "ledgerd_journal_head_seq", "Number of the last event on disk.", registry=registry
+        )
+        self.projected_seq = Gauge(
+            "ledgerd_projected_seq", "Number of the last event that the tables show.", registry=registry
+        )
+        self.commits_total = Counter("ledgerd_commits_total", "Journal commits.", registry=registry)
+        self.committed_events_total = Counter(
+            "ledgerd_committed_events_total", "Events made durable.", registry=registry
+        )
+        self.commit_seconds = Histogram(
+            "ledgerd_commit_seconds",
+            "Time of a journal commit, its sync included.",
+            buckets=_LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self.activations_total = Counter(
+            "ledgerd_activations_total", "Loans read into memory.", registry=registry
+        )
+        self.fallbacks_total = Counter(
+            "ledgerd_fallbacks_total",
+            "Times a loan went back to an earlier state because the journal knew a transaction_id.",
+            registry=registry,
+        )
+        self.billing_bills_total = Counter(
+            "ledgerd_billing_bills_total", "Bills issued by billing runs.", registry=registry
+        )
+        self._requests: dict[tuple[str, int], Counter] = {}
+        self._seconds: dict[str, Histogram] = {}
+
+    def observe_request(self, route: str, status: int, seconds: float) -> None:
+        """Count an answered request; `route` is the pattern of the path, never the path itself."""
+        counter = self._requests.get((route, status))
+        if counter is None:
+            counter = self._requests[route, status] = self.requests_total.labels(route, str(status))
+        counter.inc()
+        histogram = self._seconds.get(route)
+        if histogram is None:
+            histogram = self._seconds[route] = self.request_seconds.labels(route)
+        histogram.observe(seconds)
+
+    def render(self) -> bytes:
+        """Return all metrics in the text format of Prometheus."""
+        return generate_latest(self.registry)

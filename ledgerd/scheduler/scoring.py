@@ -1,0 +1,188 @@
+"""Keeps the scores: imports the configured CSV when it has changed, and scores borrowers from what is stored.
+
+What holds: one refresh at a time, whoever asks; no borrower gets a first score while an import runs; nothing
+is read while nothing happens. An import that fails is logged and kept in `last_error`; who is pending is
+scored all the same, from what is stored. Built by app.py; woken by registration, refreshed by the cron.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from ledgerd.domain.scoring import ScoreRules
+from ledgerd.observe import log
+from ledgerd.scheduler.importer import (
+    Identities,
+    ImportFailed,
+    ImportSummary,
+    NamedStore,
+    Progress,
+    import_file,
+)
+
+USERS_A_BATCH: Final = 500
+TOUCHED_ROWS_A_PAGE: Final = 20_000
+TOUCHED_USERS_MAX: Final = 50_000  # held in memory at once
+
+FileStamp = tuple[int, int, int, int]
+
+
+class Scoring:
+    """The scores of one service. `time_s` gives Unix seconds; without `csv_path` nothing is imported."""
+
+    def __init__(
+        self,
+        store: NamedStore,
+        identities: Identities,
+        rules: ScoreRules,
+        csv_path: Path | None,
+        time_s: Callable[[], float],
+    ) -> None:
+        self.last_error: str | None = None
+        self._store = store
+        self._rules = rules
+        self._csv_path = csv_path
+        self._identities = identities
+        self._time_s = time_s
+        self._woken = asyncio.Event()
+        self._scoring = asyncio.Lock()
+        self._imported: FileStamp | None = None
+        self._refreshing: asyncio.Task[None] | None = None
+        self._waking: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Refresh in the background, and score whoever registers from then on."""
+        assert self._waking is None, "started once"
+        self._begin_refresh()
+        self._waking = asyncio.get_running_loop().create_task(self._score_when_woken())
+        self._waking.add_done_callback(_tell_if_failed)
+
+    async def close(self) -> None:
+        """Stop; an import under way is cut off and goes on at the next start."""
+        tasks = [task for task in (self._waking, self._refreshing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def wake(self) -> None:
+        """Say that somebody has registered."""
+        self._woken.set()
+
+    async def refresh(self) -> None:
+        """Import the CSV if it is new or has changed, then score whom that touches and who is pending.
+
+        Joins the refresh that is under way, if there is one. A caller who is cancelled cancels nothing.
+        """
+        await asyncio.shield(self._begin_refresh())
+
+    def _begin_refresh(self) -> asyncio.Task[None]:
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
+            self._refreshing.add_done_callback(_tell_if_failed)
+        return self._refreshing
+
+    async def _refresh(self) -> None:
+        async with self._scoring:  # held through the import: nobody is scored from half of it
+            if self._csv_path is not None:
+                await self._import_if_changed(self._csv_path)
+            await score_all(self._store, self._rules)
+
+    async def _import_if_changed(self, path: Path) -> None:
+        try:
+            stamp = await asyncio.to_thread(_stamp, path)
+            if stamp == self._imported:
+                return
+            summary = await import_file(self._store, self._identities, path, self._time_s)
+        except (ImportFailed, OSError) as error:
+            reason = str(error) if isinstance(error, ImportFailed) else f"{path}: {error.strerror}"
+            if reason != self.last_error:  # a file that stays away is told once
+                log.warning("transactions_not_imported", reason=reason)
+            self.last_error = reason
+            return
+        self._imported = stamp
+        self.last_error = None
+        if summary.is_new:
+            log.info(
+                "transactions_imported",
+                file=summary.path,
+                rows_imported=summary.rows_imported,
+                rows_rejected=summary.rows_rejected,
+                rejects_file=summary.rejects_path,
+            )
+
+    async def _score_when_woken(self) -> None:
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            async with self._scoring:
+                await score_pending(self._store, self._rules)
+
+
+async def import_and_score(
+    store: NamedStore,
+    identities: Identities,
+    rules: ScoreRules,
+    path: Path,
+    time_s: Callable[[], float],
+    on_progress: Progress | None = None,
+) -> ImportSummary:
+    """Import one file, then score whom it touches and who is pending; raises ImportFailed."""
+    summary = await import_file(store, identities, path, time_s, on_progress)
+    await score_all(store, rules)
+    return summary
+
+
+async def score_all(store: NamedStore, rules: ScoreRules) -> None:
+    """Score whoever is pending, and again whoever has new transactions."""
+    await score_pending(store, rules)
+    await score_touched(store, rules)
+
+
+async def score_pending(store: NamedStore, rules: ScoreRules) -> None:
+    """Score every borrower who has no score yet."""
+    after = 0
+    while user_ids := await store.read("pending_users", after, USERS_A_BATCH):
+        await _score(store, rules, user_ids)
+        after = user_ids[-1]
+
+
+async def score_touched(store: NamedStore, rules: ScoreRules) -> None:
+    """Score again every borrower with transactions that came after the last time; goes on where a kill cut it
+    off.
+    """
+    page = await store.read("touched_users", None, TOUCHED_ROWS_A_PAGE)
+    start, touched = page["after"], set(page["user_ids"])
+    while page["after"] < page["through"]:
+        page = await store.read("touched_users", page["through"], TOUCHED_ROWS_A_PAGE)
+        touched.update(page["user_ids"])
+        if len(touched) >= TOUCHED_USERS_MAX or page["after"] == page["through"]:
+            await _score(store, rules, sorted(touched))
+            await store.write("set_scored_through", start, page["through"])
+            start, touched = page["through"], set()
+
+
+async def _score(store: NamedStore, rules: ScoreRules, user_ids: list[int]) -> None:
+    for start in range(0, len(user_ids), USERS_A_BATCH):
+        await store.write(
+            "score_users",
+            user_ids[start : start + USERS_A_BATCH],
+            rules.base_paise,
+            rules.step_paise,
+            rules.step_points,
+            rules.min_score,
+            rules.max_score,
+        )
+
+
+def _tell_if_failed(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("scoring_failed", error=f"{type(error).__name__}: {error}")
+
+
+def _stamp(path: Path) -> FileStamp:
+    """What changes whenever a file does."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,0 +1,59 @@
+"""The running service: a listener, the control socket and signals around `app.open_service`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+from ledgerd.app import open_service
+from ledgerd.config import Config
+from ledgerd.control import control_socket
+from ledgerd.http.listener import Listener
+from ledgerd.http.protocol import EdgeLimits
+from ledgerd.observe import AccessLog, log
+
+
+async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int], None] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; return the exit code: 0, or 1 when the store broke under it.
+
+    `on_ready` is called with the host and port once requests are taken. Raises StoreError, KeyFileError or
+    OSError (a port in use).
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    service = await open_service(config)
+    try:
+        server = config.server
+        listener = Listener(
+            EdgeLimits(
+                header_timeout_s=server.header_timeout_s,
+                body_timeout_s=server.body_timeout_s,
+                keepalive_timeout_s=server.keepalive_timeout_s,
+                connections_per_address=server.connections_per_address,
+            ),
+            service.choose_request_id,
+        )
+        async with control_socket(service):
+            port = await listener.start(service.application(access), server.host, server.port)
+            service.start_jobs()
+            log.info("ready", host=server.host, port=port)
+            if on_ready is not None:
+                on_ready(server.host, port)
+            stopping = loop.create_task(stop.wait())
+            broken = loop.create_task(service.broken.wait())
+            await asyncio.wait([stopping, broken], return_when=asyncio.FIRST_COMPLETED)
+            for task in (stopping, broken):
+                task.cancel()
+            log.info("stopping")
+            service.services.draining = True
+            await listener.stop_accepting()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(service.drain(), server.shutdown_timeout_s)
+            await listener.close(server.shutdown_timeout_s)
+    finally:
+        await service.close()
+    return 1 if service.broken.is_set() else 0

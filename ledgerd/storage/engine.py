@@ -1,0 +1,222 @@
+"""The engine: the two SQLite files, put together behind the seam, in whatever process it runs.
+
+The journal's connection appends; the tables' connection projects and takes the direct writes; a few
+connections read. The store process (process.py) serves it over a socket; tests, simulation and offline
+commands use it where they stand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from ledgerd.domain.events import decode_event
+from ledgerd.domain.loan import Loan, evolve
+from ledgerd.storage import journal as journal_file
+from ledgerd.storage import pages, people, projections, runs, transactions
+from ledgerd.storage.chain import GENESIS
+from ledgerd.storage.journal import Journal
+from ledgerd.storage.ports import AppendReply, Entry, Loaded, Opened, StoredEvent, StoreError
+from ledgerd.storage.sqlite import Database, transact
+from ledgerd.storage.tail import Tail
+
+READS: dict[str, Callable[..., Any]] = {**pages.READS, **runs.READS, **people.READS, **transactions.READS}
+WRITES: dict[str, Callable[..., Any]] = {**runs.WRITES, **people.WRITES, **transactions.WRITES}
+
+GATHER_EVENTS = 2_000  # how many events wait at most before they are projected ..
+GATHER_S = 0.2  # .. and for how long
+
+
+class Engine:
+    """See `ports.Store`. Made by `files.open_engine` or `files.open_memory`; `start` comes before everything
+    else.
+    """
+
+    def __init__(
+        self,
+        journal_db: Database,
+        journal_reader: Database,
+        tables: Database,
+        readers: list[Database],
+        slice_events: int = 2_000,
+    ) -> None:
+        self._journal_db = journal_db
+        self._journal_reader = journal_reader
+        self._tables = tables
+        self._readers = readers
+        self._turn = 0
+        self._slice_events = slice_events
+        self._tail = Tail()
+        self._journal = Journal(self._tail)
+        self._projected_seq = 0
+        self._projector: asyncio.Task[None] | None = None
+        self._some = asyncio.Event()  # there is something to project
+        self._enough = asyncio.Event()  # don't gather any longer
+        self._moved = asyncio.Condition()  # the watermark moved
+        self._on_close = ExitStack()
+        self.opened = Opened(0, 0, 0)
+
+    async def start(self) -> Opened:
+        """Recover: read the events after the watermark, take a new epoch, start projecting."""
+        self._projected_seq = await self._tables.run(projections.projected_seq)
+        await self._journal_db.run(self._journal.recover, self._projected_seq)
+        if self._projected_seq > self._journal.head_seq:
+            raise StoreError(
+                f"the tables are projected to event {self._projected_seq}, the journal ends at"
+                f" {self._journal.head_seq}: the journal file was cut or swapped; restore both from one backup"
+            )
+        epoch: int = await self._journal_db.run(transact, take_epoch)
+        self.opened = Opened(epoch, self._journal.head_seq, self._projected_seq)
+        self._projector = asyncio.get_running_loop().create_task(self._project_for_ever())
+        if len(self._tail):
+            self._some.set()
+        return self.opened
+
+    @property
+    def projector(self) -> asyncio.Task[None]:
+        """The task that projects for ever: when it ends by itself, the store is broken."""
+        assert self._projector is not None
+        return self._projector
+
+    # Loans ---------------------------------------------------------------------------------------
+
+    async def append(self, epoch: int, entries: Sequence[Entry]) -> AppendReply:
+        if epoch != self.opened.epoch:
+            raise StoreError("fenced: another owner has opened this database")
+        verdicts = await self._journal_db.run(self._journal.append, entries)
+        self._some.set()
+        if len(self._tail) >= GATHER_EVENTS:
+            self._enough.set()
+        return AppendReply(self._journal.head_seq, self._projected_seq, tuple(verdicts))
+
+    async def load(self, loan_ids: Sequence[int]) -> list[Loaded]:
+        tails = [self._tail.of_loan(loan_id) for loan_id in loan_ids]  # first; the rows second
+        rows = await self._reader().run(projections.load_rows, loan_ids)
+        return [
+            _loaded(loan_id, rows.get(loan_id), tail) for loan_id, tail in zip(loan_ids, tails, strict=True)
+        ]
+
+    # Reads and writes ------------------------------------------------------------------------------
+
+    async def read(self, name: str, *params: Any) -> Any:
+        merged = pages.MERGED_READS.get(name)
+        if merged is not None:
+            tail = self._tail.of_loan(params[0])
+            return await self._reader().run(merged, tail, *params)
+        if name == "owner_of":
+            return await self._owner_of(*params)
+        return await self._reader().run(READS[name], *params)
+
+    async def _owner_of(self, once_key: bytes) -> StoredEvent | None:
+        event = self._tail.owner(once_key)
+        if event is None:
+            for seq in await self._reader().run(journal_file.probe, [once_key]):
+                event = await self._journal_reader.run(journal_file.event_at, seq)
+        return event
+
+    def _reader(self) -> Database:
+        self._turn = (self._turn + 1) % len(self._readers)
+        return self._readers[self._turn]
+
+    async def write(self, name: str, *params: Any) -> Any:
+        return await self._tables.run(transact, WRITES[name], *params)
+
+    # Projection ----------------------------------------------------------------------------------
+
+    async def project_through(self, seq: int) -> int:
+        async with self._moved:
+            while self._projected_seq < min(seq, self._journal.head_seq):
+                if self.projector.done():
+                    raise StoreError("projection has stopped: see the log of the store")
+                self._some.set()
+                self._enough.set()
+                await self._moved.wait()
+        return self._projected_seq
+
+    async def _project_for_ever(self) -> None:
+        """Gather for a moment (the more events, the fewer pages each dirties), then project what there is,
+        slice by slice.
+        """
+        try:
+            while True:
+                await self._some.wait()
+                self._some.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._enough.wait(), GATHER_S)
+                self._enough.clear()
+                await self._project_tail()
+        finally:
+            async with self._moved:
+                self._moved.notify_all()
+
+    async def _project_tail(self) -> None:
+        events = await self._journal_db.run(
+            lambda _: self._tail.turn()
+        )  # where events are added, so none is missed
+        for start in range(0, len(events), self._slice_events):
+            some = events[start : start + self._slice_events]
+            watermark: int = await self._tables.run(transact, projections.project, some)
+            async with self._moved:
+                self._projected_seq = watermark
+                self._moved.notify_all()
+        self._tail.drop()
+
+    # The whole -----------------------------------------------------------------------------------
+
+    async def backup(self, path: str) -> None:
+        """Copy the tables first, then the journal, which may only be ahead of them."""
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=False)
+        await self._tables.run(_copy, folder / "ledgerd.db")
+        await self._journal_db.run(_copy, folder / "ledgerd.journal.db")
+
+    async def close(self) -> None:
+        """Project what is left and close every connection, then let go of the files."""
+        try:
+            if self._projector is not None:
+                with suppress(StoreError):
+                    await self.project_through(self._journal.head_seq)
+                self._projector.cancel()
+                await asyncio.gather(self._projector, return_exceptions=True)
+            # Each file's writer last of those that have it open: then its WAL is folded in and removed.
+            for database in (*self._readers, self._journal_reader, self._journal_db, self._tables):
+                await database.close()
+        finally:
+            self._on_close.close()
+
+    def release_at_close(self, release: Callable[[], object]) -> None:
+        """Call `release` after everything is closed."""
+        self._on_close.callback(release)
+
+
+def _loaded(loan_id: int, row: projections.LoanRow | None, tail: Sequence[StoredEvent]) -> Loaded:
+    """Fold the events that the row has not seen into its state."""
+    loan: Loan | None = row.loan if row else None
+    version, head_hash = (row.version, row.head_hash) if row else (0, GENESIS)
+    for stored in tail:
+        if stored.version > version:
+            loan = evolve(loan, decode_event(stored.body))
+            version, head_hash = stored.version, stored.hash
+    return Loaded(loan_id, version, head_hash, loan)
+
+
+def take_epoch(connection: sqlite3.Connection) -> int:
+    """Count one more owner: what an earlier one still sends is fenced off."""
+    epoch: int = connection.execute(
+        "UPDATE meta SET value = value + 1 WHERE key = 'epoch' RETURNING value"
+    ).fetchone()[0]
+    return epoch
+
+
+def _copy(connection: sqlite3.Connection, target: Path) -> None:
+    """Copy a database by SQLite's own backup, into a file that only its owner reads."""
+    target.touch(mode=0o600, exist_ok=False)
+    copy = sqlite3.connect(target)
+    try:
+        connection.backup(copy)
+    finally:
+        copy.close()

@@ -1,0 +1,197 @@
+"""Opening and making the two files: the owner's lock, the schema, and the tie between a journal and its
+tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from ledgerd.storage.engine import Engine
+from ledgerd.storage.migrate import FileKind, check_schema, migrate
+from ledgerd.storage.ports import StoreError
+from ledgerd.storage.sqlite import InlineDatabase, ThreadDatabase, connect_reader, connect_writer, file_uri
+
+LOCK_PATIENCE_S = 5.0  # how long a new owner waits for one that is just leaving
+READERS = 2
+
+
+async def open_engine(tables: Path, journal: Path, lock: Path, slice_events: int = 2_000) -> Engine:
+    """Own the database at these paths, make it if there is none, and return its engine, started.
+
+    Raises StoreError when another process owns it, when one file of the two is missing, or when the schema is
+    another version's.
+    """
+    release = await take_lock(lock)
+    try:
+        await asyncio.to_thread(_prepare, tables, journal)
+        engine = Engine(
+            journal_db=await ThreadDatabase.open(
+                lambda: _connect_journal(file_uri(journal), file_uri(tables, "ro"))
+            ),
+            journal_reader=await ThreadDatabase.open(lambda: connect_reader(file_uri(journal, "ro"))),
+            tables=await ThreadDatabase.open(lambda: connect_writer(file_uri(tables))),
+            readers=[
+                await ThreadDatabase.open(lambda: connect_reader(file_uri(tables, "ro")))
+                for _ in range(READERS)
+            ],
+            slice_events=slice_events,
+        )
+    except sqlite3.Error as error:
+        release()
+        raise StoreError(f"{tables}: {error}") from error
+    except BaseException:
+        release()
+        raise
+    engine.release_at_close(release)
+    try:
+        await engine.start()
+    except BaseException:
+        await engine.close()
+        raise
+    return engine
+
+
+async def open_memory() -> Engine:
+    """Return an engine whose two files live in this process's memory and end with it."""
+    name = secrets.token_hex(8)
+    tables_uri = f"file:tables-{name}?mode=memory&cache=shared"
+    journal_uri = f"file:journal-{name}?mode=memory&cache=shared"
+    tables = connect_writer(tables_uri)
+    migrate(tables, "tables")
+    with_journal = connect_writer(journal_uri)
+    migrate(with_journal, "journal")
+    _tie(with_journal, tables)
+    with_journal.execute("ATTACH ? AS tables", (tables_uri,))
+    engine = Engine(
+        journal_db=InlineDatabase(with_journal),
+        journal_reader=InlineDatabase(connect_reader(journal_uri)),
+        tables=InlineDatabase(tables),
+        readers=[InlineDatabase(connect_reader(tables_uri))],
+    )
+    await engine.start()
+    return engine
+
+
+async def take_lock(path: Path) -> Callable[[], None]:
+    """Become the one owner of a database and return how to stop being it. The lock ends with the process,
+    however it ends.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}: choose a writable folder in [storage] url") from error
+    deadline = asyncio.get_running_loop().time() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if asyncio.get_running_loop().time() > deadline:
+                owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+                os.close(descriptor)
+                raise StoreError(
+                    f"{path.with_suffix('')} is in use by another ledgerd (process {owner}):"
+                    " two can't serve one database; stop that one first"
+                ) from None
+            await asyncio.sleep(0.05)
+        else:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            return lambda: os.close(descriptor)
+
+
+def _prepare(tables: Path, journal: Path) -> None:
+    """Make both files when neither is there, check both otherwise."""
+    if tables.exists() != journal.exists():
+        missing = journal if tables.exists() else tables
+        raise StoreError(f"{missing} is missing beside its other half: restore it from a backup")
+    if not tables.exists():
+        make_files(tables, journal)
+        return
+    with_tables, with_journal = connect_writer(file_uri(tables)), connect_writer(file_uri(journal))
+    try:
+        check_schema(with_tables, "tables")
+        check_schema(with_journal, "journal")
+        if database_id(with_tables) != database_id(with_journal):
+            raise StoreError(f"{journal} is not the journal of {tables}: restore both from one backup")
+    finally:
+        with_tables.close()
+        with_journal.close()
+
+
+def make_files(tables: Path, journal: Path) -> None:
+    """Make a new database. It appears whole: written under other names first, the tables renamed last."""
+    made = []
+    for path in (journal, tables):
+        new = path.with_name(f"{path.name}.new")
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600)
+        made.append(new)
+    with_journal, with_tables = (sqlite3.connect(new, isolation_level=None) for new in made)
+    try:
+        migrate(with_journal, "journal")
+        migrate(with_tables, "tables")
+        _tie(with_journal, with_tables)
+    finally:
+        with_journal.close()
+        with_tables.close()
+    os.replace(made[0], journal)
+    os.replace(made[1], tables)
+    folder = os.open(tables.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _tie(journal: sqlite3.Connection, tables: sqlite3.Connection) -> None:
+    """Give both files of a new database one id, and each its own counters."""
+    identity = secrets.token_hex(16)
+    journal.executemany(
+        "INSERT INTO meta (key, value) VALUES (?, ?)", [("database_id", identity), ("epoch", 0)]
+    )
+    tables.executemany(
+        "INSERT INTO meta (key, value) VALUES (?, ?)", [("database_id", identity), ("projected_seq", 0)]
+    )
+
+
+def database_id(connection: sqlite3.Connection) -> str:
+    """Return the id that a journal and its tables share."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'database_id'").fetchone()
+    return str(row[0]) if row else ""
+
+
+def _connect_journal(journal_uri: str, tables_uri: str) -> sqlite3.Connection:
+    """Connect to the journal, with the tables attached for the probe of once_keys; what is attached is only
+    read.
+    """
+    connection = connect_writer(journal_uri)
+    connection.execute("ATTACH ? AS tables", (tables_uri,))
+    return connection
+
+
+async def migrate_files(tables: Path, journal: Path, lock: Path) -> int:
+    """Bring both files up to this version and return how many migrations ran. Raises StoreError while they
+    are in use.
+    """
+    if not tables.exists() or not journal.exists():
+        raise StoreError(f"{tables}: there is no database here; `ledgerd serve` makes one")
+    release = await take_lock(lock)
+    ran = 0
+    try:
+        files: list[tuple[Path, FileKind]] = [(journal, "journal"), (tables, "tables")]
+        for path, kind in files:
+            connection = connect_writer(file_uri(path))
+            try:
+                ran += migrate(connection, kind)
+            finally:
+                connection.close()
+    finally:
+        release()
+    return ran

@@ -1,0 +1,171 @@
+"""The journal: appends batches of entries, decides duplicates, and keeps the tail that is not projected yet.
+
+All of it runs on the journal connection's thread, one batch at a time, so that "is this key taken?" and
+"append" are one step. A key is looked for in the batch, among the events in memory, and by one indexed probe
+of the tables for the whole batch.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from ledgerd.storage.chain import GENESIS, batch_digest
+from ledgerd.storage.ports import Entry, NewEvent, StoredEvent, Verdict
+from ledgerd.storage.tail import Tail
+
+_INSERT_EVENT = (
+    "INSERT INTO events (seq, loan_id, version, kind, once_key, hash, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_SELECT_EVENT = "SELECT seq, loan_id, version, kind, once_key, hash, body FROM events"
+
+
+class VersionGap(Exception):
+    """An entry does not follow its loan's last event: two owners, or a bug. Nothing of the batch was written."""
+
+
+class Journal:
+    """The append side of the journal file. `attached` is the schema name under which the connection sees the
+    tables.
+    """
+
+    def __init__(self, tail: Tail) -> None:
+        self.tail = tail
+        self.head_seq = 0
+        self._digest = GENESIS
+        self._resume_at: dict[int, int] = {}  # loan -> the base_version that ends its run of stale entries
+
+    def recover(self, connection: sqlite3.Connection, projected_seq: int) -> None:
+        """Read where the journal ends, and the events after the watermark into the tail."""
+        self.head_seq = head_seq(connection)
+        row = connection.execute("SELECT digest FROM batches ORDER BY last_seq DESC LIMIT 1").fetchone()
+        self._digest = row[0] if row else GENESIS
+        for event in events_after(connection, projected_seq):
+            self.tail.add(event)
+
+    def append(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[Verdict]:
+        """Append what may be appended, durably, and return the verdicts of the rest.
+
+        Raises sqlite3.Error when COMMIT fails: what became of the batch is then unknown, and the process must
+        stop.
+        """
+        owners = self._owners(connection, entries)
+        written: dict[int, int] = {}  # loan -> version, of this batch
+        events: list[StoredEvent] = []
+        verdicts: list[Verdict] = []
+        for index, entry in enumerate(entries):
+            resume_at = self._resume_at.get(entry.loan_id)
+            if resume_at is not None:
+                if entry.base_version != resume_at:
+                    verdicts.append(Verdict(index, "stale"))
+                    continue
+                del self._resume_at[entry.loan_id]
+            owner = None if entry.once_key is None else owners.get(entry.once_key)
+            if owner is not None:
+                verdicts.append(Verdict(index, "taken", owner))
+                if entry.events:
+                    self._resume_at[entry.loan_id] = entry.base_version
+                continue
+            if entry.events:
+                self._check_version(entry, written)
+                events += self._rows(entry, first_seq=self.head_seq + len(events) + 1)
+                written[entry.loan_id] = entry.base_version + len(entry.events)
+                if entry.once_key is not None:
+                    owners[entry.once_key] = events[-1]
+        if events:
+            self._commit(connection, events)
+        return verdicts
+
+    def _commit(self, connection: sqlite3.Connection, events: list[StoredEvent]) -> None:
+        digest = batch_digest(self._digest, (event.hash for event in events))
+        last_seq = events[-1].seq
+        connection.execute("BEGIN")
+        connection.executemany(
+            _INSERT_EVENT,
+            [(e.seq, e.loan_id, e.version, e.kind, e.once_key, e.hash, e.body) for e in events],
+        )
+        connection.execute("INSERT INTO batches (last_seq, digest) VALUES (?, ?)", (last_seq, digest))
+        connection.execute("COMMIT")
+        self.head_seq, self._digest = last_seq, digest
+        for event in events:
+            self.tail.add(event)
+
+    def _check_version(self, entry: Entry, written: dict[int, int]) -> None:
+        last = written.get(entry.loan_id)
+        if last is None:
+            last = self.tail.last_version(entry.loan_id)
+        if last is not None and last != entry.base_version:
+            raise VersionGap(
+                f"loan {entry.loan_id:016x} is at {last}, an entry was decided on {entry.base_version}"
+            )
+
+    def _rows(self, entry: Entry, first_seq: int) -> list[StoredEvent]:
+        """Number the events of an entry; its once_key goes to the last, which is the one that answers."""
+        rows = []
+        last = len(entry.events) - 1
+        new: NewEvent
+        for offset, new in enumerate(entry.events):
+            rows.append(
+                StoredEvent(
+                    seq=first_seq + offset,
+                    loan_id=entry.loan_id,
+                    version=entry.base_version + offset + 1,
+                    kind=new.kind,
+                    once_key=entry.once_key if offset == last else None,
+                    hash=new.hash,
+                    body=new.body,
+                )
+            )
+        return rows
+
+    def _owners(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> dict[bytes, StoredEvent]:
+        """Return the events that already have one of the batch's keys. Memory first, index second: a
+        projection moves them so.
+        """
+        owners: dict[bytes, StoredEvent] = {}
+        unknown: list[bytes] = []
+        for entry in entries:
+            if entry.once_key is not None:
+                event = self.tail.owner(entry.once_key)
+                if event is not None:
+                    owners[entry.once_key] = event
+                else:
+                    unknown.append(entry.once_key)
+        for seq in probe(connection, unknown, schema="tables"):
+            event = event_at(connection, seq)
+            assert event.once_key is not None
+            owners[event.once_key] = event
+        return owners
+
+
+def probe(connection: sqlite3.Connection, keys: Sequence[bytes], schema: str = "main") -> list[int]:
+    """Return the sequence numbers of the indexed events that have one of the keys."""
+    found: list[int] = []
+    for start in range(0, len(keys), 500):
+        some = keys[start : start + 500]
+        marks = ",".join("?" * len(some))
+        found += [
+            row[0]
+            for row in connection.execute(f"SELECT seq FROM {schema}.once WHERE key IN ({marks})", some)
+        ]
+    return found
+
+
+def event_at(connection: sqlite3.Connection, seq: int) -> StoredEvent:
+    """Return one event of the journal; KeyError when the journal ends before it."""
+    row = connection.execute(f"{_SELECT_EVENT} WHERE seq = ?", (seq,)).fetchone()
+    if row is None:
+        raise KeyError(seq)
+    return StoredEvent(*row)
+
+
+def events_after(connection: sqlite3.Connection, seq: int, limit: int = -1) -> Iterable[StoredEvent]:
+    """Yield the events after `seq`, in order."""
+    for row in connection.execute(f"{_SELECT_EVENT} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)):
+        yield StoredEvent(*row)
+
+
+def head_seq(connection: sqlite3.Connection) -> int:
+    """Return the last sequence number; 0 for an empty journal."""
+    seq: int = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0]
+    return seq

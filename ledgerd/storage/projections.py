@@ -1,0 +1,235 @@
+"""Projections: loans, bills, payments and the once index, folded from committed events by the domain's own
+`evolve`.
+
+Rows hold exactly what the journal says, up to the watermark `projected_seq`, which moves in the same
+transaction. `load` is the way back: from rows to the state that an actor decides on.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from ledgerd.domain.events import BillIssued, LoanDisbursed, PaymentRecorded, Terms, decode_event
+from ledgerd.domain.loan import Loan, UnpaidBill, evolve
+from ledgerd.storage.ports import StoredEvent
+
+_STATE_COLUMNS = (
+    "version, head_hash, last_payment_seq, principal_paise, accrued_units, accrued_through, interest_received_paise,"
+    " principal_received_paise, bills_issued, oldest_unpaid_bill, next_billing, closed_on"
+)
+_TERMS_COLUMNS = (
+    "amount_paise, apr_hundredths, daily_rate_thousandths, tenure, plan, disbursed_on, cycle_days, due_days,"
+    " min_due_hundredths"
+)
+_SELECT_LOANS = (
+    f"SELECT id, borrower_id, {_STATE_COLUMNS}, {_TERMS_COLUMNS} FROM loans"
+    " WHERE id IN (SELECT value FROM json_each(?))"
+)
+# Bills are paid oldest first, so the unpaid ones are the newest.
+_SELECT_UNPAID = (
+    "SELECT loans.id, number, interest_paise - interest_paid_paise, principal_due_paise - principal_paid_paise"
+    " FROM loans JOIN bills ON loan_id = loans.id AND number >= oldest_unpaid_bill"
+    " WHERE loans.id IN (SELECT value FROM json_each(?))"
+    " AND interest_paise + principal_due_paise > interest_paid_paise + principal_paid_paise"
+    " ORDER BY loans.id, number"
+)
+_INSERT_LOAN = (
+    f"INSERT INTO loans ({_STATE_COLUMNS}, id, borrower_id, {_TERMS_COLUMNS})"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_UPDATE_LOAN = (
+    f"UPDATE loans SET {', '.join(f'{c.strip()} = ?' for c in _STATE_COLUMNS.split(','))} WHERE id = ?"
+)
+_INSERT_BILL = (
+    "INSERT INTO bills (loan_id, number, billing_date, due_date, interest_paise, principal_due_paise, past_due_paise,"
+    " interest_paid_paise, principal_paid_paise) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)"
+)
+_PAY_BILL = (
+    "UPDATE bills SET interest_paid_paise = interest_paid_paise + ?, principal_paid_paise = principal_paid_paise + ?"
+    " WHERE loan_id = ? AND number = ?"
+)
+_INSERT_PAYMENT = (
+    "INSERT INTO payments (seq, loan_id, version, previous_seq, payment_id, transaction_id, paid_on, recorded_at_ms,"
+    " amount_paise, interest_paise, principal_paise, allocations) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+@dataclass(slots=True)
+class LoanRow:
+    """A loan in the tables: its state, and where its chains end."""
+
+    loan: Loan
+    version: int
+    head_hash: bytes
+    last_payment_seq: int | None
+
+
+@dataclass(slots=True)
+class Changes:
+    """Rows to write for a slice of the journal, each kind in order."""
+
+    new_loans: set[int] = field(default_factory=set)
+    bills: list[tuple[Any, ...]] = field(default_factory=list)
+    paid: list[tuple[Any, ...]] = field(default_factory=list)
+    payments: list[tuple[Any, ...]] = field(default_factory=list)
+    keys: list[tuple[bytes, int]] = field(default_factory=list)
+
+
+def load_rows(connection: sqlite3.Connection, loan_ids: Iterable[int]) -> dict[int, LoanRow]:
+    """Read loans in two queries, however many: id -> row; ids that are not there are left out."""
+    ids = msgspec.json.encode(list(loan_ids)).decode()
+    unpaid: dict[int, list[UnpaidBill]] = {}
+    for loan_id, number, interest, principal in connection.execute(_SELECT_UNPAID, (ids,)):
+        unpaid.setdefault(loan_id, []).append(UnpaidBill(number, interest, principal))
+    return {
+        row[0]: _loan_row(row, unpaid.get(row[0], [])) for row in connection.execute(_SELECT_LOANS, (ids,))
+    }
+
+
+def _loan_row(row: Sequence[Any], unpaid: list[UnpaidBill]) -> LoanRow:
+    (
+        _,
+        borrower_id,
+        version,
+        head_hash,
+        last_payment_seq,
+        principal,
+        accrued,
+        through,
+        interest_in,
+        principal_in,
+    ) = row[:10]
+    bills_issued, _, _, closed_on = row[10:14]
+    loan = Loan(
+        borrower_id=borrower_id,
+        terms=Terms(*row[14:]),
+        principal_paise=principal,
+        accrued_units=accrued,
+        accrued_through=through,
+        bills_issued=bills_issued,
+        unpaid_bills=tuple(unpaid),
+        interest_received_paise=interest_in,
+        principal_received_paise=principal_in,
+        closed_on=closed_on,
+    )
+    return LoanRow(loan, version, head_hash, last_payment_seq)
+
+
+def _state_values(row: LoanRow) -> tuple[Any, ...]:
+    loan = row.loan
+    return (
+        row.version,
+        row.head_hash,
+        row.last_payment_seq,
+        loan.principal_paise,
+        loan.accrued_units,
+        loan.accrued_through,
+        loan.interest_received_paise,
+        loan.principal_received_paise,
+        loan.bills_issued,
+        loan.unpaid_bills[0].number if loan.unpaid_bills else None,
+        loan.next_billing,
+        loan.closed_on,
+    )
+
+
+def project(connection: sqlite3.Connection, events: Sequence[StoredEvent]) -> int:
+    """Write the rows of consecutive events, within the caller's transaction, and return the new watermark."""
+    rows = load_rows(connection, {event.loan_id for event in events})
+    changes = Changes()
+    for event in events:
+        _fold(rows, changes, event)
+    write_rows(connection, rows, changes)
+    watermark = events[-1].seq
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'projected_seq'", (watermark,))
+    return watermark
+
+
+def _fold(rows: dict[int, LoanRow], changes: Changes, stored: StoredEvent) -> None:
+    event = decode_event(stored.body)
+    row = rows.get(stored.loan_id)
+    if row is None:
+        assert isinstance(event, LoanDisbursed), "a loan's first event disburses it"
+        row = rows[stored.loan_id] = LoanRow(evolve(None, event), 0, b"", None)
+        changes.new_loans.add(stored.loan_id)
+    else:
+        row.loan = evolve(row.loan, event)
+    assert stored.version == row.version + 1, "a loan's events are projected in order, each once"
+    row.version, row.head_hash = stored.version, stored.hash
+    if stored.once_key is not None:
+        changes.keys.append((stored.once_key, stored.seq))
+    if isinstance(event, BillIssued):
+        changes.bills.append(bill_values(stored.loan_id, row.loan.terms, event))
+    elif isinstance(event, PaymentRecorded):
+        changes.payments.append(payment_values(stored, event, row.last_payment_seq))
+        row.last_payment_seq = stored.seq
+        changes.paid += [
+            (part.interest_paise, part.principal_paise, stored.loan_id, part.bill)
+            for part in event.allocations
+            if part.bill
+        ]
+
+
+def bill_values(loan_id: int, terms: Terms, bill: BillIssued) -> tuple[Any, ...]:
+    """Return a bill's frozen columns, in the table's order."""
+    return (
+        loan_id,
+        bill.number,
+        bill.billing_date,
+        terms.due_date(bill.number),
+        bill.interest_paise,
+        bill.principal_due_paise,
+        bill.past_due_paise,
+    )
+
+
+def payment_values(stored: StoredEvent, event: PaymentRecorded, previous_seq: int | None) -> tuple[Any, ...]:
+    """Return a payment's columns, in the table's order."""
+    return (
+        stored.seq,
+        stored.loan_id,
+        stored.version,
+        previous_seq,
+        event.payment_id,
+        event.transaction_id,
+        event.paid_on,
+        event.recorded_at_ms,
+        event.amount_paise,
+        event.interest_paise,
+        event.principal_paise,
+        msgspec.json.encode(event.allocations).decode(),
+    )
+
+
+def write_rows(connection: sqlite3.Connection, rows: dict[int, LoanRow], changes: Changes) -> None:
+    """Write a slice: parents before children, and keys in key order, so that pages are visited once."""
+    new = sorted(changes.new_loans)
+    connection.executemany(
+        _INSERT_LOAN,
+        [
+            (
+                *_state_values(rows[i]),
+                i,
+                rows[i].loan.borrower_id,
+                *msgspec.structs.astuple(rows[i].loan.terms),
+            )
+            for i in new
+        ],
+    )
+    touched = sorted(rows.keys() - changes.new_loans)
+    connection.executemany(_UPDATE_LOAN, [(*_state_values(rows[i]), i) for i in touched])
+    connection.executemany(_INSERT_BILL, changes.bills)
+    connection.executemany(_PAY_BILL, changes.paid)
+    connection.executemany(_INSERT_PAYMENT, changes.payments)
+    connection.executemany("INSERT INTO once (key, seq) VALUES (?, ?)", sorted(changes.keys))
+
+
+def projected_seq(connection: sqlite3.Connection) -> int:
+    """Return the watermark: every event up to it is in the tables, none after it."""
+    seq: int = connection.execute("SELECT value FROM meta WHERE key = 'projected_seq'").fetchone()[0]
+    return seq

@@ -1,0 +1,138 @@
+"""The service's end of the seam: starts the store process and speaks to it over a Unix socket.
+
+Each ends when the other does. When the socket ends before `close`, every call that waits fails with
+StoreError ("unknown"), and `on_end` is called: the service must stop, since nothing can be made durable any
+more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ledgerd.domain.events import BillIssued
+from ledgerd.storage.ports import AppendReply, Entry, Loaded, Opened, StoredEvent, StoreError
+from ledgerd.storage.wire import Frames, Reply, Request, encoder
+
+_reply = msgspec.msgpack.Decoder(Reply)
+_decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
+    "open": msgspec.msgpack.Decoder(Opened),
+    "append": msgspec.msgpack.Decoder(AppendReply),
+    "load": msgspec.msgpack.Decoder(list[Loaded]),
+    "owner_of": msgspec.msgpack.Decoder(StoredEvent | None),
+    "issued_bills": msgspec.msgpack.Decoder(list[BillIssued]),
+}
+_plain: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder()
+
+STOP_PATIENCE_S = 10.0
+
+
+class RemoteStore:
+    """See `ports.Store`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], on_end: Callable[[], None]) -> None:
+        self._process = process
+        self._on_end = on_end
+        self._frames = Frames(self._on_frame, self._on_lost)
+        self._waiting: dict[int, tuple[asyncio.Future[Any], msgspec.msgpack.Decoder[Any]]] = {}
+        self._last_id = 0
+        self._closing = False
+        self.opened = Opened(0, 0, 0)
+
+    @classmethod
+    async def start(
+        cls, tables: Path, journal: Path, lock: Path, slice_events: int, on_end: Callable[[], None]
+    ) -> RemoteStore:
+        """Start the store process and open the database in it. Raises StoreError with its reason when it
+        can't.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ledgerd.storage.process", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C is for the service, which drains and then lets the store end
+            )
+        store = cls(process, on_end)
+        await asyncio.get_running_loop().create_connection(lambda: store._frames, sock=ours)
+        try:
+            paths = [str(path.absolute()) for path in (tables, journal, lock)]
+            store.opened = await store._call("open", [*paths, slice_events])
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    def _call(
+        self, method: str, args: Any, decoder: msgspec.msgpack.Decoder[Any] | None = None
+    ) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self._frames.transport is None:
+            future.set_exception(StoreError("the store has ended: what it had not acknowledged is unknown"))
+            return future
+        self._last_id += 1
+        self._waiting[self._last_id] = (future, decoder or _decoders.get(method, _plain))
+        self._frames.send(encoder.encode(Request(self._last_id, method, msgspec.Raw(encoder.encode(args)))))
+        return future
+
+    def _on_frame(self, frame: memoryview) -> None:
+        reply = _reply.decode(frame)
+        future, decoder = self._waiting.pop(reply.id)
+        if future.done():  # its caller has gone
+            return
+        if reply.failed is None:
+            future.set_result(decoder.decode(reply.result))
+        elif reply.failed == "refused":
+            future.set_exception(StoreError(_plain.decode(reply.result)))
+        else:
+            future.set_exception(RuntimeError(f"in the store: {_plain.decode(reply.result)}"))
+
+    def _on_lost(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for future, _ in waiting.values():
+            if not future.done():
+                future.set_exception(
+                    StoreError("the store has ended: what it had not acknowledged is unknown")
+                )
+        if not self._closing:
+            self._on_end()
+
+    async def append(self, epoch: int, entries: Sequence[Entry]) -> AppendReply:
+        reply: AppendReply = await self._call("append", (epoch, entries))
+        return reply
+
+    async def load(self, loan_ids: Sequence[int]) -> list[Loaded]:
+        loaded: list[Loaded] = await self._call("load", (loan_ids,))
+        return loaded
+
+    async def read(self, name: str, *params: Any) -> Any:
+        return await self._call("read", (name, *params), _decoders.get(name))
+
+    async def write(self, name: str, *params: Any) -> Any:
+        return await self._call("write", (name, *params))
+
+    async def project_through(self, seq: int) -> int:
+        projected: int = await self._call("project_through", (seq,))
+        return projected
+
+    async def backup(self, path: str) -> None:
+        await self._call("backup", (path,))
+
+    async def close(self) -> None:
+        """Hang up, and wait until the store has closed its files."""
+        self._closing = True
+        if self._frames.transport is not None:
+            self._frames.transport.close()
+        try:
+            await asyncio.to_thread(self._process.wait, STOP_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)

@@ -1,0 +1,87 @@
+"""Named reads and writes of the nightly billing runs, and of the clock that a database belongs to."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+_COLUMNS = "id, business_date, status, due, billed, failed, started_at_ms, ended_at_ms"
+
+
+def begin_run(connection: sqlite3.Connection, run_id: int, business_date: int, started_at_ms: int) -> None:
+    """Record that a run starts; one that a stop cut off is closed as interrupted."""
+    connection.execute(
+        "UPDATE billing_runs SET status = 'interrupted', ended_at_ms = ? WHERE status = 'running'",
+        (started_at_ms,),
+    )
+    connection.execute(
+        "INSERT INTO billing_runs (id, business_date, status, due, billed, failed, started_at_ms)"
+        " VALUES (?, ?, 'running', 0, 0, 0, ?)",
+        (run_id, business_date, started_at_ms),
+    )
+
+
+def save_run(
+    connection: sqlite3.Connection,
+    run_id: int,
+    due: int,
+    billed: int,
+    failed: int,
+    status: str,
+    ended_at_ms: int | None,
+) -> None:
+    """Record how far a run has come, or that it ended."""
+    connection.execute(
+        "UPDATE billing_runs SET due = ?, billed = ?, failed = ?, status = ?, ended_at_ms = ? WHERE id = ?",
+        (due, billed, failed, status, ended_at_ms, run_id),
+    )
+
+
+def runs_before(connection: sqlite3.Connection, before_id: int, limit: int) -> list[list[Any]]:
+    """Return up to `limit` runs older than `before_id`, newest first."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM billing_runs WHERE id < ? ORDER BY id DESC LIMIT ?", (before_id, limit)
+    )
+    return [list(row) for row in rows]
+
+
+def run_by_id(connection: sqlite3.Connection, run_id: int) -> list[Any] | None:
+    """Return one run, or None."""
+    row = connection.execute(f"SELECT {_COLUMNS} FROM billing_runs WHERE id = ?", (run_id,)).fetchone()
+    return list(row) if row else None
+
+
+def last_completed_date(connection: sqlite3.Connection) -> int | None:
+    """Return the latest business date that a completed run was for."""
+    date: int | None = connection.execute(
+        "SELECT max(business_date) FROM billing_runs WHERE status = 'completed'"
+    ).fetchone()[0]
+    return date
+
+
+def read_clock(connection: sqlite3.Connection) -> list[Any] | None:
+    """Return [kind, day] of the clock that the database was last used with: "system" or "sandbox"; None for a
+    new one.
+    """
+    rows = dict(
+        connection.execute("SELECT key, value FROM meta WHERE key IN ('clock_kind', 'business_date')")
+    )
+    return [rows["clock_kind"], rows["business_date"]] if rows else None
+
+
+def save_clock(connection: sqlite3.Connection, kind: str, day: int) -> None:
+    """Record the business date. It never goes back, not even over a restart."""
+    connection.executemany(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        [("clock_kind", kind), ("business_date", day)],
+    )
+
+
+READS: dict[str, Callable[..., Any]] = {
+    "runs_before": runs_before,
+    "run_by_id": run_by_id,
+    "last_completed_date": last_completed_date,
+    "read_clock": read_clock,
+}
+WRITES: dict[str, Callable[..., Any]] = {"begin_run": begin_run, "save_run": save_run, "save_clock": save_clock}

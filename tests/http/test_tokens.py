@@ -1,0 +1,344 @@
+from __future__ import annotations
+
+import base64
+import json
+import random
+import warnings
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from ledgerd.http.keyring import load_or_create_keyring, rotate_keyring
+from ledgerd.http.tokens import SWEEP_AT_LEAST, BadToken, Caller, Revocations, Tokens
+from ledgerd.ids import format_id
+
+NOW_S = 1_800_000_000
+TTL_S = 900
+USER_ID, LOGIN_ID = 0x0123456789ABCDEF, 77
+
+
+class World:
+    """Tokens of a service whose time stands still until it is moved."""
+
+    def __init__(self, keys_dir, cache_size=100):
+        self.now_s = float(NOW_S)
+        self.keys_dir = keys_dir
+        self.keyring = load_or_create_keyring(keys_dir, NOW_S - 1000, random.Random(1).randbytes)
+        self.revocations = Revocations(lambda: self.now_s)
+        self.tokens = Tokens(
+            self.keyring, "ledgerd", "api", TTL_S, cache_size, lambda: self.now_s, self.revocations
+        )
+
+    def issue(self, number=USER_ID, kind="borrower", scopes=("borrower",), login_id=LOGIN_ID, jti="j1"):
+        return self.tokens.issue(format_id(number), kind, scopes, login_id, jti)
+
+    def forge(self, key=None, algorithm="EdDSA", header=None, **claims):
+        """A token with our claims but for these; None leaves a claim out."""
+        ours = {
+            "iss": "ledgerd",
+            "aud": "api",
+            "sub": f"borrower:{format_id(USER_ID)}",
+            "scope": "borrower",
+            "iat": NOW_S,
+            "exp": NOW_S + TTL_S,
+            "jti": "j1",
+            "sid": format_id(LOGIN_ID),
+        }
+        claims = {name: value for name, value in (ours | claims).items() if value is not None}
+        headers = {"typ": "at+jwt", "kid": self.keyring.signing.kid} | (header or {})
+        # PyJWT checks what it encodes; we want to send the worst.
+        signer = jwt.PyJWS()
+        payload = json.dumps(claims).encode()
+        return signer.encode(payload, key or self.keyring.signing.private, algorithm, headers)
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+# What is accepted ----------------------------------------------------------------------
+
+
+def test_a_token_says_who_calls(world):
+    caller = world.tokens.verify(world.issue())
+    assert caller == Caller(
+        kind="borrower",
+        id=USER_ID,
+        scopes=frozenset({"borrower"}),
+        login_id=LOGIN_ID,
+        expires_at_s=NOW_S + TTL_S,
+        jti="j1",
+        namespace="b:0123456789abcdef",
+    )
+
+
+def test_a_client_has_scopes_and_a_namespace_of_its_own(world):
+    caller = world.tokens.verify(world.issue(kind="client", scopes=("payments:write", "ops")))
+    assert caller.kind == "client"
+    assert caller.scopes == {"payments:write", "ops"}
+    assert caller.namespace == "c:0123456789abcdef"
+
+
+def test_the_token_is_as_the_contract_says(world):
+    token = world.issue()
+    header = jwt.get_unverified_header(token)
+    assert header == {"alg": "EdDSA", "typ": "at+jwt", "kid": world.keyring.signing.kid}
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert claims == {
+        "iss": "ledgerd",
+        "aud": "api",
+        "sub": "borrower:0123456789abcdef",
+        "scope": "borrower",
+        "iat": NOW_S,
+        "exp": NOW_S + TTL_S,
+        "jti": "j1",
+        "sid": format_id(LOGIN_ID),
+    }
+
+
+def test_the_forger_of_these_tests_makes_good_tokens_too(world):
+    """Or every refusal below would prove nothing."""
+    assert isinstance(world.tokens.verify(world.forge()), Caller)
+    assert isinstance(world.tokens.verify(world.forge(header={"typ": "AT+JWT"})), Caller)
+    assert isinstance(world.tokens.verify(world.forge(nbf=NOW_S, iat=NOW_S + 5)), Caller)
+    assert isinstance(world.tokens.verify(world.forge(more="than needed")), Caller)
+
+
+# What is not ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("claim", ["iss", "aud", "sub", "scope", "iat", "exp", "jti", "sid"])
+def test_every_claim_is_required_and_of_its_type(world, claim):
+    for value in (None, "", 7.5, True, [], {}, ["api"], 10**30, -1, "x" * 500):
+        if claim in ("scope", "jti") and isinstance(value, str):
+            continue  # no scope at all, and any name of a token, are in order
+        assert world.tokens.verify(world.forge(**{claim: value})) is BadToken.INVALID, value
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"iss": "somebody"},
+        {"aud": "ap"},
+        {"aud": ["api"]},
+        {"aud": ["api", "other"]},
+        {"sub": format_id(USER_ID)},
+        {"sub": f"admin:{format_id(USER_ID)}"},
+        {"sub": "borrower:1"},
+        {"sub": f"borrower:{format_id(USER_ID).upper()}"},
+        {"sub": f"borrower:{format_id(USER_ID)}:"},
+        {"sid": "77"},
+        {"iat": NOW_S + 6, "exp": NOW_S + 60},
+        {"nbf": NOW_S + 6},
+        {"nbf": "soon"},
+        {"exp": NOW_S + TTL_S + 1},
+        {"iat": NOW_S, "exp": NOW_S},
+        {"iat": NOW_S, "exp": NOW_S - 1},
+        {"iat": str(NOW_S)},
+        {"exp": float(NOW_S + 60)},
+    ],
+)
+def test_a_claim_that_is_not_ours_is_refused(world, claims):
+    assert world.tokens.verify(world.forge(**claims)) is BadToken.INVALID
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"typ": "JWT"},
+        {"typ": None},
+        {"typ": "application/at+jwt"},
+        {"typ": ["at+jwt"]},
+        {"kid": "unknown"},
+        {"kid": ""},
+        {"kid": "../../etc/passwd"},
+        {"kid": "' OR 1=1 --"},
+        {"kid": "https://example.com/key"},
+        {"kid": "k" * 2000},
+        {"crit": ["exp"]},
+        {"b64": False, "crit": ["b64"]},
+    ],
+)
+def test_a_header_that_is_not_ours_is_refused(world, header):
+    assert world.tokens.verify(world.forge(header=header)) is BadToken.INVALID
+
+
+def test_other_algorithms_are_refused(world):
+    public_pem = world.keyring.signing.public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the weak keys of the forger
+        for key in (b"k" * 64, world.keyring.signing.public.public_bytes_raw()):
+            assert world.tokens.verify(world.forge(key, "HS256")) is BadToken.INVALID
+    # PyJWT would not sign with a public PEM: put the header of a good one over a made-up signature.
+    for algorithm in ("none", "None", "", "HS256", "eddsa", ["EdDSA"], None):
+        header = {"alg": algorithm, "typ": "at+jwt", "kid": world.keyring.signing.kid}
+        encoded = base64.urlsafe_b64encode(json.dumps(header).encode()).rstrip(b"=").decode()
+        _, payload, signature = world.forge().split(".")
+        for end in ("", signature, base64.urlsafe_b64encode(public_pem).decode()):
+            assert world.tokens.verify(f"{encoded}.{payload}.{end}") is BadToken.INVALID
+
+
+def test_a_token_of_another_key_or_changed_by_one_character_is_refused(world, tmp_path):
+    other = load_or_create_keyring(tmp_path / "other", NOW_S, random.Random(9).randbytes)
+    assert world.tokens.verify(world.forge(other.signing.private)) is BadToken.INVALID
+    token = world.issue()
+    assert isinstance(world.tokens.verify(token), Caller)
+    for position in range(0, len(token) - 2, 7):
+        changed = token[:position] + ("A" if token[position] != "A" else "B") + token[position + 1 :]
+        assert world.tokens.verify(changed) is BadToken.INVALID
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ".",
+        "..",
+        "a.b.c",
+        "." * 4000,
+        "A" * 4096,
+        "A" * 100_000,
+        "é.é.é",
+        "\ud800",
+        "\x00",
+        base64.urlsafe_b64encode(b"[" * 2500).decode() + ".e30.AA",
+        base64.urlsafe_b64encode(b'{"alg":' * 400).decode() + ".e30.AA",
+        base64.urlsafe_b64encode(b'{"kid":' + b"9" * 2900 + b"}").decode() + ".e30.AA",
+        base64.urlsafe_b64encode(b'"text"').decode() + ".e30.AA",
+        base64.urlsafe_b64encode(b"null").decode() + ".e30.AA",
+    ],
+)
+def test_what_is_no_token_is_refused(world, text):
+    assert world.tokens.verify(text) is BadToken.INVALID
+
+
+def test_a_token_over_four_kibibytes_is_refused_though_signed(world):
+    assert isinstance(world.tokens.verify(world.forge(more="x" * 2500)), Caller)
+    long = world.forge(more="x" * 3000)
+    assert len(long) > 4096
+    assert world.tokens.verify(long) is BadToken.INVALID
+
+
+@pytest.mark.parametrize("payload", [b"[]", b"null", b'"x"', b"[" * 2500, b"\xff", b"9" * 2600])
+def test_a_signed_payload_that_is_no_object_is_refused(world, payload):
+    key = world.keyring.signing
+    token = jwt.PyJWS().encode(payload, key.private, "EdDSA", {"typ": "at+jwt", "kid": key.kid})
+    assert world.tokens.verify(token) is BadToken.INVALID
+
+
+# Time, revocation, and the tokens seen before --------------------------------------------------------------
+
+
+def test_a_token_ends_at_its_second_seen_before_or_not(world):
+    seen, unseen = world.issue(jti="j1"), world.issue(jti="j2")
+    assert isinstance(world.tokens.verify(seen), Caller)
+    world.now_s = NOW_S + TTL_S - 0.001
+    assert isinstance(world.tokens.verify(seen), Caller)
+    world.now_s = NOW_S + TTL_S
+    assert world.tokens.verify(seen) is BadToken.EXPIRED
+    assert world.tokens.verify(unseen) is BadToken.EXPIRED
+    assert world.tokens.verify(seen) is BadToken.EXPIRED
+
+
+def test_a_revoked_login_ends_at_once_seen_before_or_not(world):
+    seen, unseen, other = world.issue(), world.issue(jti="j2"), world.issue(login_id=78)
+    assert isinstance(world.tokens.verify(seen), Caller)
+    world.revocations.revoke(LOGIN_ID, NOW_S + TTL_S)
+    assert world.tokens.verify(seen) is BadToken.REVOKED
+    assert world.tokens.verify(unseen) is BadToken.REVOKED
+    assert isinstance(world.tokens.verify(other), Caller)
+
+
+def test_a_token_seen_before_is_not_verified_again(world):
+    token = world.issue()
+    first = world.tokens.verify(token)
+    assert world.tokens.verify(token) is first
+    assert world.tokens.verify("".join(token)) is first  # by its text, not by the object
+
+
+def test_the_tokens_that_are_kept_are_bounded_and_the_least_used_goes(tmp_path):
+    world = World(tmp_path, cache_size=3)
+    tokens = [world.issue(jti=f"j{number}") for number in range(4)]
+    callers = [world.tokens.verify(token) for token in tokens[:3]]
+    assert world.tokens.verify(tokens[0]) is callers[0]  # used: 1 is now the oldest
+    world.tokens.verify(tokens[3])
+    assert world.tokens.verify(tokens[0]) is callers[0]
+    assert world.tokens.verify(tokens[2]) is callers[2]
+    assert world.tokens.verify(tokens[1]) is not callers[1]
+    for number in range(50):
+        world.tokens.verify(world.issue(jti=f"k{number}"))
+    assert len(world.tokens._verified) == 3
+
+
+def test_bad_tokens_are_not_kept(world):
+    for number in range(20):
+        world.tokens.verify(world.forge(aud=f"a{number}"))
+    assert len(world.tokens._verified) == 0
+
+
+def test_after_a_rotation_old_tokens_count_and_new_ones_bear_the_new_key(world):
+    old = world.issue()
+    seen = world.tokens.verify(old)
+    world.now_s += 10
+    keyring = rotate_keyring(world.keys_dir, world.now_s, random.Random(2).randbytes, TTL_S)
+    world.tokens.use_keyring(keyring)
+    again = world.tokens.verify(old)
+    assert again == seen
+    assert again is not seen  # verified anew
+    new = world.issue()
+    assert jwt.get_unverified_header(new)["kid"] == keyring.signing.kid
+    assert isinstance(world.tokens.verify(new), Caller)
+    assert {key["kid"] for key in world.tokens.jwks()["keys"]} == {key.kid for key in keyring.keys}
+
+
+def test_a_retired_key_makes_no_new_tokens(world):
+    stolen = world.keyring.signing.private
+    world.tokens.use_keyring(rotate_keyring(world.keys_dir, world.now_s, random.Random(2).randbytes, TTL_S))
+    world.now_s = NOW_S + 60
+    assert isinstance(world.tokens.verify(world.forge(stolen, iat=NOW_S)), Caller)
+    assert world.tokens.verify(world.forge(stolen, iat=NOW_S + 50)) is BadToken.INVALID
+
+
+def test_a_key_that_is_gone_verifies_nothing(world, tmp_path):
+    token = world.issue()
+    assert isinstance(world.tokens.verify(token), Caller)
+    world.tokens.use_keyring(load_or_create_keyring(tmp_path / "new", NOW_S, random.Random(3).randbytes))
+    assert world.tokens.verify(token) is BadToken.INVALID
+
+
+# Revocations ----------------------------------------------------------------------
+
+
+def test_revocations_forget_what_has_expired_and_only_that():
+    now_s = 100.0
+    revocations = Revocations(lambda: now_s)
+    for login_id in range(SWEEP_AT_LEAST - 1):
+        revocations.revoke(login_id, 50)
+    revocations.revoke(5000, 200)
+    assert len(revocations) == 1
+    assert revocations.is_revoked(5000)
+    assert not revocations.is_revoked(0)
+
+
+def test_revocations_keep_the_living_however_many():
+    revocations = Revocations(lambda: 100.0)
+    for login_id in range(5 * SWEEP_AT_LEAST):
+        revocations.revoke(login_id, 101)
+    assert all(revocations.is_revoked(login_id) for login_id in range(5 * SWEEP_AT_LEAST))
+
+
+def test_a_revocation_is_never_shortened():
+    now_s = 100.0
+    revocations = Revocations(lambda: now_s)
+    revocations.revoke(7, 200)
+    revocations.revoke(7, 100)
+    for login_id in range(1000, 1000 + SWEEP_AT_LEAST):
+        revocations.revoke(login_id, 50)
+    assert revocations.is_revoked(7)
+
+
+def test_keys_are_not_shown(world):
+    shown = repr(world.tokens) + repr(world.keyring)
+    assert "PrivateKey" not in shown

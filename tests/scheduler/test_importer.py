@@ -1,0 +1,255 @@
+"""The import as a whole, through its process and into a real database: every row exactly once, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledgerd.sample import write_sample
+from ledgerd.scheduler import importer
+from ledgerd.scheduler.importer import Identities, ImportFailed, ImportSummary, import_file
+from tests.scheduler.conftest import INDEX_KEY, SqliteStore
+
+AADHAAR = Identities("aadhaar", INDEX_KEY)
+HEADER = "user,date,transaction_type,amount\n"
+ID, OTHER_ID = "234123412346", "999999990019"
+
+
+class CutOff(Exception):
+    """What a kill looks like from inside."""
+
+
+def row(amount: str, identity: str = ID) -> str:
+    return f"{identity},2024-01-01,CREDIT,{amount}\n"
+
+
+def time_s() -> float:
+    return 1_700_000_000.0
+
+
+async def run(store: Any, path: Path, **options: Any) -> ImportSummary:
+    return await import_file(store, AADHAAR, path, time_s, **options)
+
+
+def reject_lines(path: Path) -> list[int]:
+    with Path(f"{path}.rejects.csv").open(newline="", encoding="utf-8") as file:
+        return [int(line["line"]) for line in csv.DictReader(file)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "bank.csv"
+
+
+async def test_a_file_is_imported_once(store: SqliteStore, path: Path) -> None:
+    path.write_text(HEADER + row("1") + row("1") + row("2"))
+    progress: list[tuple[int, int]] = []
+    summary = await run(store, path, on_progress=lambda done, size: progress.append((done, size)))
+    size = path.stat().st_size
+    assert summary == ImportSummary(str(path), True, size, 3, 0, None)
+    assert progress[0] == (len(HEADER), size)
+    assert progress[-1] == (size, size)
+    assert store.amounts() == [100, 100, 200]
+    assert not Path(f"{path}.rejects.csv").exists()
+    copied = shutil.copy(path, path.with_name("copied.csv"))
+    for again in (path, copied):
+        summary = await run(store, again)
+        assert (summary.is_new, summary.rows_imported) == (False, 0)
+    assert store.amounts() == [100, 100, 200]
+    assert store.conn.execute("SELECT COUNT(*), SUM(ended_at_ms) FROM imports").fetchone() == (
+        1,
+        1_700_000_000_000,
+    )
+
+
+async def test_a_grown_file_gives_its_tail_alone(store: SqliteStore, path: Path) -> None:
+    text = HEADER
+    for turn in range(3):
+        text += row(str(turn)) + f"bad {turn}\n"
+        grown = path if turn < 2 else path.with_name("another name.csv")
+        grown.write_text(text)
+        assert (await run(store, grown)).rows_imported == 1
+    assert store.amounts() == [0, 100, 200]
+    assert reject_lines(path) == [3, 5]
+    assert reject_lines(path.with_name("another name.csv")) == [7]
+
+
+async def test_other_content_is_another_file(store: SqliteStore, path: Path) -> None:
+    path.write_text(HEADER + row("1") + "bad\n")
+    await run(store, path)
+    path.write_text(HEADER + row("2"))
+    assert (await run(store, path)).rows_imported == 1
+    assert store.amounts() == [100, 200]
+    assert not Path(f"{path}.rejects.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("first", "grown", "amounts"),
+    [
+        (row("1") + row("2").strip(), row("1") + row("2") + row("3"), [100, 200, 300]),
+        (row("1") + row("2").strip(), row("1") + row("25") + row("3"), [100, 300, 2500]),
+        (row("1") + row("2")[:9], row("1") + row("2"), [100, 200]),
+        (row("1") + f'{ID},2024-01-01,"CREDIT\n', row("1") + f'{ID},2024-01-01,"CREDIT\n",7\n', [100, 700]),
+        (row("1").strip(), row("1"), [100]),
+        ("", row("1"), [100]),
+    ],
+)
+async def test_a_last_row_without_newline_counts_and_is_read_again_when_the_file_grows(
+    store: SqliteStore, path: Path, first: str, grown: str, amounts: list[int]
+) -> None:
+    store.register(7, ID)
+    await _score(store)
+    path.write_text(HEADER + first)
+    await run(store, path)
+    assert (await run(store, path)).is_new is False
+    await _score(store)
+    path.write_text(HEADER + grown)
+    await run(store, path)
+    assert (await run(store, path)).is_new is False
+    assert store.amounts() == amounts
+    imported, rejected = store.conn.execute(
+        "SELECT SUM(rows_imported), SUM(rows_rejected) FROM imports"
+    ).fetchone()
+    assert imported == len(amounts)
+    if rejected:
+        assert not Path(f"{path}.rejects.csv").exists()
+    touched = await store.read("touched_users", None, 100)
+    assert touched["user_ids"] == [7] or grown.strip() == first.strip()
+
+
+async def _score(store: SqliteStore) -> None:
+    page = await store.read("touched_users", None, 1000)
+    await store.write("set_scored_through", page["after"], page["through"])
+    await store.write("score_users", [7], 0, 100, 1, 0, 1000)
+
+
+async def test_the_header_may_be_the_last_line(store: SqliteStore, path: Path) -> None:
+    path.write_text(HEADER.strip())
+    await run(store, path)
+    path.write_text(HEADER + row("1") + "bad\n")
+    await run(store, path)
+    assert store.amounts() == [100]
+    assert reject_lines(path) == [3]
+
+
+@pytest.mark.parametrize("answers_taken", range(1, 7))
+async def test_a_kill_at_any_point_loses_and_doubles_nothing(
+    store: SqliteStore, path: Path, answers_taken: int
+) -> None:
+    write_sample(path, 250, seed=4, rows_each=48)
+    lines = path.read_text().splitlines(keepends=True)
+    for bad in range(100, len(lines), 997):
+        lines[bad] = f"bad {bad}\n"
+    path.write_text("".join(lines) + "last, without a newline")
+    bad_lines = [number for number, line in enumerate(lines, start=1) if line.startswith("bad")] + [
+        len(lines) + 1
+    ]
+    taken = 0
+
+    def cut_off(_done: int, _size: int) -> None:
+        nonlocal taken
+        taken += 1
+        if taken == answers_taken:
+            raise CutOff
+
+    with pytest.raises(CutOff):
+        await run(store, path, on_progress=cut_off)
+    await run(store, path)
+    expected = sorted(
+        int(line.split(",")[3].replace(".", "")) for line in lines[1:] if not line.startswith("bad")
+    )
+    assert store.amounts() == expected
+    assert reject_lines(path) == bad_lines
+    assert len(store.conn.execute("SELECT id FROM imports").fetchall()) == 1
+
+
+async def test_a_kill_between_the_rejects_and_their_watermark_doubles_no_line(
+    store: SqliteStore, path: Path
+) -> None:
+    class Dying:
+        """Fails at the first batch, when its rejects are written already."""
+
+        async def read(self, name: str, *params: Any) -> Any:
+            return await store.read(name, *params)
+
+        async def write(self, name: str, *params: Any) -> Any:
+            if name == "import_end":
+                raise CutOff
+            return await store.write(name, *params)
+
+    path.write_text(HEADER + row("1") + "bad\n" + row("2") + "bad without newline")
+    with pytest.raises(CutOff):
+        await run(Dying(), path)
+    assert reject_lines(path) == [3, 5]
+    await run(store, path)
+    assert reject_lines(path) == [3, 5]
+    assert store.amounts() == [100, 200]
+
+
+async def test_two_imports_of_one_file_at_once_count_each_row_once(store: SqliteStore, path: Path) -> None:
+    write_sample(path, 100, seed=5, rows_each=60)
+    results = await asyncio.gather(run(store, path), run(store, path), return_exceptions=True)
+    assert all(isinstance(result, ImportSummary | ImportFailed) for result in results)
+    await run(store, path)
+    assert len(store.rows()) == 6000
+
+
+async def test_a_cancelled_import_ends_its_process(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sample(path, 300, seed=6, rows_each=40)
+    spawned: list[asyncio.subprocess.Process] = []
+    spawn = asyncio.create_subprocess_exec
+
+    async def remember(*args: Any, **options: Any) -> asyncio.subprocess.Process:
+        spawned.append(await spawn(*args, **options))
+        return spawned[-1]
+
+    monkeypatch.setattr(importer.asyncio, "create_subprocess_exec", remember)
+    begun = asyncio.Event()
+    task = asyncio.create_task(run(store, path, on_progress=lambda done, size: begun.set()))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert spawned[0].returncode is not None
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"date,amount\n", "no id column"), ("user".encode("utf-16"), "UTF-16"), (None, "No such file")],
+)
+async def test_a_file_that_cannot_be_imported_says_why_and_changes_nothing(
+    store: SqliteStore, path: Path, data: bytes | None, message: str
+) -> None:
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(ImportFailed, match=message) as caught:
+        await run(store, path)
+    assert str(path) in str(caught.value)
+    assert set(store.calls) == {"known_imports"}
+
+
+async def test_rejects_that_cannot_be_written_stop_the_import(store: SqliteStore, path: Path) -> None:
+    path.write_text(HEADER + "bad\n" + row("1"))
+    Path(f"{path}.rejects.csv").mkdir()
+    with pytest.raises(ImportFailed, match="rejects"):
+        await run(store, path)
+    assert store.rows() == []
+
+
+async def test_no_identity_number_is_left_in_the_clear(
+    store: SqliteStore, path: Path, tmp_path: Path
+) -> None:
+    path.write_text(HEADER + row("1") + row("x") + f"2341 2341 2346,{OTHER_ID}\n")
+    await run(store, path)
+    path.unlink()
+    store.conn.execute("PRAGMA wal_checkpoint")
+    for file in tmp_path.iterdir():
+        data = file.read_bytes()
+        assert not any(number in data for number in (ID.encode(), OTHER_ID.encode(), b"2341 2341 2346")), file

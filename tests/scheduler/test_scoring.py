@@ -1,0 +1,240 @@
+"""Scores as they are kept: when the CSV appears, grows or is missing, and when borrowers register."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from ledgerd.domain.scoring import ScoreRules
+from ledgerd.sample import write_sample
+from ledgerd.scheduler import scoring as scoring_module
+from ledgerd.scheduler.importer import Identities
+from ledgerd.scheduler.scoring import Scoring, import_and_score
+from tests.scheduler.conftest import INDEX_KEY, SqliteStore
+
+RULES = ScoreRules(base_paise=10_000_00, step_paise=15_000_00, step_points=10, min_score=300, max_score=900)
+AADHAAR = Identities("aadhaar", INDEX_KEY)
+IDS = ["234123412346", "999999990019", "499118665246"]
+HEADER = "user,date,transaction_type,amount\n"
+
+
+def credit(identity: str, amount: str) -> str:
+    return f"{identity},2024-01-01,CREDIT,{amount}\n"
+
+
+def time_s() -> float:
+    return 1_700_000_000.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "bank.csv"
+
+
+Make = Callable[..., Scoring]
+
+
+@pytest.fixture
+async def make(store: SqliteStore, path: Path) -> AsyncIterator[Make]:
+    made: list[Scoring] = []
+
+    def new(csv_path: Path | None = path, behind: Any = store) -> Scoring:
+        made.append(Scoring(behind, AADHAAR, RULES, csv_path, time_s))
+        return made[-1]
+
+    yield new
+    for scoring in made:
+        await scoring.close()
+
+
+async def scored(store: SqliteStore, expected: dict[int, int | None]) -> None:
+    """Wait, for as long as the test may take, until the scores are those."""
+    async with asyncio.timeout(30):
+        while store.scores() != expected:
+            await asyncio.sleep(0)
+
+
+async def test_the_csv_is_imported_and_scored_at_start(store: SqliteStore, path: Path, make: Make) -> None:
+    write_sample(path, 20, seed=1, balances_paise={IDS[0]: 568_450_00, IDS[1]: -5_00})
+    for number, identity in enumerate(IDS):
+        store.register(number, identity)
+    scoring = make()
+    await scoring.start()
+    await scored(store, {0: 670, 1: 300, 2: 300})
+    assert scoring.last_error is None
+
+
+async def test_whoever_registers_is_scored_when_woken(store: SqliteStore, path: Path, make: Make) -> None:
+    path.write_text(HEADER + credit(IDS[0], "25000") + credit(IDS[1], "235000"))
+    scoring = make()
+    await scoring.start()
+    await scoring.refresh()
+    for number, identity in enumerate(IDS):
+        store.register(number, identity)
+        scoring.wake()
+        await scored(store, dict(list({0: 310, 1: 450, 2: 300}.items())[: number + 1]))
+
+
+async def test_nothing_is_asked_of_the_store_while_nothing_happens(
+    store: SqliteStore, path: Path, make: Make
+) -> None:
+    path.write_text(HEADER)
+    scoring = make()
+    await scoring.start()
+    await scoring.refresh()
+    store.calls.clear()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert store.calls == []
+    await scoring.refresh()
+    assert "known_imports" not in store.calls  # the file is as it was
+
+
+async def test_a_grown_file_scores_those_it_touches_again(store: SqliteStore, path: Path, make: Make) -> None:
+    path.write_text(HEADER + credit(IDS[0], "25000") + credit(IDS[1], "25000"))
+    for number, identity in enumerate(IDS):
+        store.register(number, identity)
+    scoring = make()
+    await scoring.refresh()
+    assert store.scores() == {0: 310, 1: 310, 2: 300}
+    with path.open("a") as file:
+        file.write(credit(IDS[1], "15000.00") + credit(IDS[2], "24999.99"))
+    store.conn.execute("UPDATE users SET credit_score = 311 WHERE id = 0")  # not touched: not scored again
+    await scoring.refresh()
+    assert store.scores() == {0: 311, 1: 320, 2: 300}
+
+
+async def test_nobody_is_scored_from_half_an_import(store: SqliteStore, path: Path, make: Make) -> None:
+    class Watched:
+        """Lets a borrower register, and wakes the scoring, at each batch of the import."""
+
+        async def read(self, name: str, *params: Any) -> Any:
+            return await store.read(name, *params)
+
+        async def write(self, name: str, *params: Any) -> Any:
+            if name in {"import_batch", "import_end"}:
+                scoring.wake()
+                await asyncio.sleep(0)
+                assert store.scores() == {0: None}
+            return await store.write(name, *params)
+
+    store.register(0, IDS[0])
+    write_sample(path, 300, seed=2, rows_each=20, balances_paise={IDS[0]: 910_000_00})
+    scoring = make(behind=Watched())
+    await scoring.start()
+    await scoring.refresh()
+    assert store.scores() == {0: 900}
+
+
+async def test_refreshes_at_once_are_one(store: SqliteStore, path: Path, make: Make) -> None:
+    path.write_text(HEADER + credit(IDS[0], "25000"))
+    scoring = make()
+    await asyncio.gather(*(scoring.refresh() for _ in range(5)))
+    assert store.calls.count("known_imports") == 1
+    assert len(store.rows()) == 1
+
+
+async def test_a_missing_file_is_told_once_and_pending_borrowers_are_scored(
+    store: SqliteStore, path: Path, make: Make
+) -> None:
+    store.register(0, IDS[0])
+    scoring = make()
+    with capture_logs() as logs:
+        await scoring.refresh()
+        await scoring.refresh()
+    assert store.scores() == {0: 300}
+    assert scoring.last_error == f"{path}: No such file or directory"
+    assert [line["event"] for line in logs] == ["transactions_not_imported"]
+    path.write_text(HEADER + credit(IDS[0], "25000"))
+    await scoring.refresh()
+    assert scoring.last_error is None
+    assert store.scores() == {0: 310}
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "damaged"])
+async def test_a_file_that_is_none_stops_nothing(
+    store: SqliteStore, path: Path, make: Make, kind: str
+) -> None:
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(b"\x00\x01\x02")
+    store.register(0, IDS[0])
+    scoring = make()
+    with capture_logs():
+        await scoring.refresh()
+    assert store.scores() == {0: 300}
+    assert str(path) in str(scoring.last_error)
+
+
+async def test_without_a_csv_everybody_has_the_lowest_score(store: SqliteStore, make: Make) -> None:
+    store.register(0, IDS[0])
+    await make(None).refresh()
+    assert store.scores() == {0: 300}
+
+
+async def test_a_close_cuts_an_import_off_and_the_next_start_goes_on(
+    store: SqliteStore, path: Path, make: Make
+) -> None:
+    write_sample(path, 300, seed=3, rows_each=40, balances_paise={IDS[0]: 568_450_00})
+    store.register(0, IDS[0])
+    first = make()
+    await first.start()
+    async with asyncio.timeout(30):
+        while not store.rows():
+            await asyncio.sleep(0)
+    await first.close()
+    assert store.scores() == {0: None}
+    second = make()
+    await second.refresh()
+    assert len(store.rows()) == 301 * 40 + 1
+    assert store.scores() == {0: 670}
+
+
+async def test_rescoring_goes_on_after_a_kill(
+    store: SqliteStore, path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring_module, "TOUCHED_ROWS_A_PAGE", 2)
+    monkeypatch.setattr(scoring_module, "TOUCHED_USERS_MAX", 1)
+    monkeypatch.setattr(scoring_module, "USERS_A_BATCH", 1)
+    for number, identity in enumerate(IDS):
+        store.register(number, identity)
+    await make(None).refresh()
+    path.write_text(HEADER + "".join(credit(identity, "25000") for identity in IDS * 2))
+    await scoring_module.import_file(store, AADHAAR, path, time_s)  # and then the kill
+    assert store.scores() == {0: 300, 1: 300, 2: 300}
+    await make(None).refresh()
+    assert store.scores() == {0: 320, 1: 320, 2: 320}
+    assert (await store.read("touched_users", None, 9))["after"] == 6
+
+
+async def test_a_command_imports_and_scores(store: SqliteStore, path: Path) -> None:
+    store.register(0, IDS[0])
+    path.write_text(HEADER + credit(IDS[0], "25000"))
+    summary = await import_and_score(store, AADHAAR, RULES, path, time_s)
+    assert summary.rows_imported == 1
+    assert store.scores() == {0: 310}
+
+
+async def test_a_store_that_fails_is_told_and_ends_nothing_else(path: Path, make: Make) -> None:
+    class Broken:
+        async def read(self, name: str, *params: Any) -> Any:
+            raise OSError("gone")
+
+        write = read
+
+    scoring = make(None, Broken())
+    with capture_logs() as logs:
+        await scoring.start()
+        with pytest.raises(OSError, match="gone"):
+            await scoring.refresh()
+        await asyncio.sleep(0)
+    assert [line["event"] for line in logs] == ["scoring_failed"]

@@ -1,0 +1,168 @@
+"""Log lines in both shapes, the mask over Aadhaar numbers, and the metrics' text."""
+
+from __future__ import annotations
+
+import io
+import logging
+
+import msgspec
+import pytest
+import structlog
+
+from ledgerd.observe import AccessLog, Metrics, configure_logging, log, mask_aadhaar
+
+NUMBER = "234123412346"
+
+
+@pytest.fixture(autouse=True)
+def _leave_logging_as_it_was():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def stream():
+    return io.StringIO()
+
+
+def lines(stream):
+    return [msgspec.json.decode(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_line_is_one_json_object(stream):
+    configure_logging("json", "info", stream)
+    log.info("loan made", loan_id="0123456789abcdef", amount_paise=500_000, note="a\nb")
+    (line,) = lines(stream)
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "event": "loan made",
+        "level": "info",
+        "loan_id": "0123456789abcdef",
+        "amount_paise": 500_000,
+        "note": "a\nb",
+    }
+
+
+def test_pretty_lines_are_for_people(stream):
+    configure_logging("pretty", "info", stream)
+    log.info("loan made", note=NUMBER)
+    assert "loan made" in stream.getvalue()
+    assert NUMBER not in stream.getvalue()
+
+
+def test_auto_is_json_away_from_a_terminal_and_pretty_on_one(stream):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    configure_logging("auto", "info", terminal)
+    log.info("hello")
+    configure_logging("auto", "info", stream)
+    log.info("hello")
+    assert lines(stream)[0]["event"] == "hello"
+    assert "hello" in terminal.getvalue()
+    with pytest.raises(msgspec.DecodeError):
+        lines(terminal)
+
+
+def test_less_than_the_level_is_left_out(stream):
+    access = configure_logging("json", "warning", stream)
+    log.info("left out")
+    access.write("GET", "/livez", 200, 0.001, "r-1")
+    log.warning("kept")
+    assert [line["event"] for line in lines(stream)] == ["kept"]
+
+
+def test_an_exception_is_logged_with_its_trace_and_masked(stream):
+    configure_logging("json", "info", stream)
+    try:
+        raise RuntimeError(f"no such person: {NUMBER}")
+    except RuntimeError:
+        log.exception("it failed")
+    (line,) = lines(stream)
+    assert "RuntimeError: no such person: XXXX XXXX XXXX" in line["exception"]
+    assert "Traceback" in line["exception"]
+
+
+def test_what_libraries_log_comes_out_in_the_same_shape(stream):
+    configure_logging("json", "info", stream)
+    logging.getLogger("somebody").warning("number %s", NUMBER)
+    logging.getLogger("somebody").info("too fine")
+    (line,) = lines(stream)
+    assert (line["event"], line["logger"], line["level"]) == (
+        "number XXXX XXXX XXXX",
+        "somebody",
+        "warning",
+    )
+
+
+@pytest.mark.parametrize("written", [NUMBER, "2341 2341 2346", "2341-2341-2346", f"x{NUMBER}y", f"1{NUMBER}"])
+def test_what_looks_like_an_aadhaar_number_is_masked(written):
+    class Thing:
+        def __str__(self):
+            return f"<{written}>"
+
+    event = mask_aadhaar(
+        None, "info", {"event": f"a {written} b", "deep": [{"k": (written,), written: 1}], "thing": Thing()}
+    )
+    assert "2341" not in str(event)
+    assert "2346" not in str(event)
+    assert event["event"].startswith("a ")
+
+
+@pytest.mark.parametrize(
+    "value", ["0123456789012345", "2341234123462341", "5" * 32, "1234", 5, 0.5, None, True]
+)
+def test_ids_and_numbers_stay_as_they_are(value):
+    assert mask_aadhaar(None, "info", {"event": "e", "value": value})["value"] == value
+
+
+def test_an_access_line_has_the_route_and_a_masked_request_id(stream):
+    AccessLog(stream).write("POST", "/api/make-payment/", 201, 0.00325, NUMBER)
+    (line,) = lines(stream)
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "event": "request",
+        "level": "info",
+        "method": "POST",
+        "route": "/api/make-payment/",
+        "status": 201,
+        "duration_ms": 3.25,
+        "request_id": "XXXX XXXX XXXX",
+    }
+
+
+def test_a_pretty_access_line_is_one_line(stream):
+    AccessLog(stream, pretty=True).write("GET", "/livez", 200, 0.001, "r-1")
+    assert stream.getvalue().endswith("GET /livez 200 1.0 ms r-1\n")
+
+
+def test_metrics_have_their_own_registry():
+    one, other = Metrics(), Metrics()
+    one.observe_request("/api/make-payment/", 201, 0.004)
+    one.observe_request("/api/make-payment/", 201, 0.004)
+    one.observe_request("/api/make-payment/", 422, 0.004)
+    one.commits_total.inc()
+    one.projected_seq.set(12)
+    text = one.render().decode()
+    assert 'ledgerd_requests_total{route="/api/make-payment/",status="201"} 2.0' in text
+    assert 'ledgerd_requests_total{route="/api/make-payment/",status="422"} 1.0' in text
+    assert 'ledgerd_request_seconds_count{route="/api/make-payment/"} 3.0' in text
+    assert "ledgerd_commits_total 1.0" in text
+    assert "ledgerd_projected_seq 12.0" in text
+    assert "ledgerd_commits_total 0.0" in other.render().decode()
+
+
+def test_every_metric_has_a_name_and_a_help_text():
+    text = Metrics().render().decode()
+    for name in (
+        *("requests_total", "request_seconds", "in_flight", "resident_loans", "journal_head_seq"),
+        *("projected_seq", "commits_total", "committed_events_total", "commit_seconds"),
+        *("activations_total", "fallbacks_total", "billing_bills_total"),
+    ):
+        assert f"# HELP ledgerd_{name} " in text
