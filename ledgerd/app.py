@@ -9,6 +9,7 @@ programs embed it.
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import time
 from collections.abc import Callable
@@ -35,7 +36,7 @@ from ledgerd.observe import AccessLog, Metrics, log
 from ledgerd.scheduler.billing import Billing
 from ledgerd.scheduler.cron import Alarm
 from ledgerd.scheduler.importer import Identities, ImportSummary
-from ledgerd.scheduler.scoring import Scoring, import_and_score
+from ledgerd.scheduler.scoring import Scoring
 from ledgerd.storage.engine import Engine
 from ledgerd.storage.files import open_memory
 from ledgerd.storage.ports import StoreError
@@ -50,11 +51,12 @@ class Chance:
         self,
         time_s: Callable[[], float] = time.time,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
-        random_bits: Callable[[int], int] = secrets.randbits,
+        random_bits: Callable[[int], int] | None = None,
     ) -> None:
         self.time_s = time_s
-        self.random_bytes = random_bytes
-        self.random_bits = random_bits
+        self.random_bytes = random_bytes  # for secrets
+        # For ids, which only have to differ.
+        self.random_bits = random_bits or random.Random(random_bytes(32)).getrandbits  # noqa: S311
 
 
 class Service:
@@ -72,8 +74,7 @@ class Service:
         self.registry: Registry
         self.billing: Billing
         self.scoring: Scoring
-        self.identities: Identities
-        self._stack = AsyncExitStack()
+        self.stack = AsyncExitStack()
         self._jobs: set[asyncio.Task[Any]] = set()
 
     def application(self, access: AccessLog | None = None) -> web.Application:
@@ -87,20 +88,19 @@ class Service:
             self.broken.set()
 
     async def drain(self) -> None:
-        """Refuse new work, and wait until every message is answered."""
+        """Refuse new work, cut billing off, and wait until every message is answered."""
         self.services.draining = True
+        await self.billing.close()
         if not self.broken.is_set():
             await self.registry.drain()
 
     async def close(self) -> None:
         """Close everything, in the opposite order of opening."""
-        await self._stack.aclose()
+        await self.stack.aclose()
 
     async def import_transactions(self, path: Path, progress: Callable[[int, int], None]) -> ImportSummary:
         """Import a CSV of bank history, then score whom it touches; raises ImportFailed."""
-        return await import_and_score(
-            self.store, self.identities, score_rules(self.config), path, self.chance.time_s, progress
-        )
+        return await self.scoring.import_now(path, progress)
 
     def start_jobs(self) -> None:
         """Set the alarms, and look for what was missed while nobody ran. A sandbox's date has its own way to
@@ -109,10 +109,10 @@ class Service:
         config = self.config
         if config.clock.sandbox_start_day is None:
             billing = Alarm("billing", config.scheduler.billing_cron, config.clock.zone, self._tonight)
-            self._stack.push_async_callback(billing.close)
+            self.stack.push_async_callback(billing.close)
             self._begin(self._catch_up())
         scoring = Alarm("scoring", config.scheduler.scoring_cron, config.clock.zone, self.scoring.refresh)
-        self._stack.push_async_callback(scoring.close)
+        self.stack.push_async_callback(scoring.close)
 
     async def _tonight(self) -> None:
         await self.store.write("save_clock", "system", self.services.clock.today())
@@ -148,11 +148,11 @@ async def open_service(config: Config, chance: Chance | None = None) -> Service:
 
 
 async def _compose(service: Service) -> None:
-    config, chance, stack = service.config, service.chance, service._stack
+    config, chance, stack = service.config, service.chance, service.stack
     kind = config.identity.kind
     keys = load_or_create_vault_keys(config.auth.keys_path, chance.random_bytes)
     vault = Vault(keys.encryption_keys, keys.current_key_id, keys.index_key, kind, chance.random_bytes)
-    service.identities = Identities(kind, keys.index_key)
+    identities = Identities(kind, keys.index_key)
     keyring = load_or_create_keyring(config.auth.keys_path, chance.time_s(), chance.random_bytes)
     metrics = Metrics()
     service.store = store = await _open_store(service)
@@ -183,7 +183,7 @@ async def _compose(service: Service) -> None:
     )
     await accounts.load_revocations()
     service.scoring = scoring = Scoring(
-        store, service.identities, score_rules(config), config.scoring.transactions_path, chance.time_s
+        store, identities, score_rules(config), config.scoring.transactions_path, chance.time_s
     )
     await scoring.start()
     stack.push_async_callback(scoring.close)

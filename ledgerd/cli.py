@@ -5,8 +5,8 @@ exit code 1.
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -45,7 +45,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    help="A loan servicing ledger: payments that count exactly once, nightly bills, statements exact to the paisa.",
+    help="A loan servicing ledger: payments that count once, nightly bills, statements exact to the paisa.",
     epilog="Start with: ledgerd demo",
 )
 client_app = typer.Typer(no_args_is_help=True, help="The machines that post payments or operate the service.")
@@ -76,7 +76,7 @@ def settings(path: Path | None) -> Config:
 
 def fail(message: str) -> typer.Exit:
     """Say why, on one line, and return the exit to raise."""
-    print(f"ledgerd: {message}", file=sys.stderr)
+    typer.echo(f"ledgerd: {message}", err=True)
     return typer.Exit(1)
 
 
@@ -93,33 +93,35 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 def command(config: Config, name: str, args: dict[str, Any], label: str | None = None) -> Any:
     """Run a command on the database, with a progress bar where `label` names one."""
     configure_logging(config.log.format, "warning")
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=label is None,
-    ) as bar:
+
+    async def work() -> Any:
+        with progress_bar(label) as show:
+            return await run_command(config, name, args, show)
+
+    return run(work())
+
+
+@contextmanager
+def progress_bar(label: str | None) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar while the block runs and yield what moves it; no bar without a label or a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=label is None or not console.is_terminal) as bar:
         task = bar.add_task(label or "", total=None)
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        return run(run_command(config, name, args, show))
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def show_json(value: Any) -> None:
     """Print one JSON object on stdout."""
-    print(msgspec.json.encode(value).decode())
+    typer.echo(msgspec.json.encode(value).decode())
 
 
 @app.callback(invoke_without_command=True)
-def about(
+def about(  # noqa: D103 - a docstring would take the place of the help at `app`
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
     if version:
-        print(f"ledgerd {ledgerd.__version__}")
+        typer.echo(f"ledgerd {ledgerd.__version__}")
         raise typer.Exit
 
 
@@ -143,11 +145,16 @@ def demo(
         bool,
         typer.Option("--exit", help="End after the walk; the exit code says whether all went as it should."),
     ] = False,
+    config: ConfigOption = None,
 ) -> None:
-    """Walk one borrower's whole life over HTTP, in a sandbox of its own, showing each call and answer."""
+    """Walk one borrower's whole life over HTTP, in a sandbox of its own, showing each call and answer.
+
+    Then it stays up to be tried, until Ctrl-C. Of the configuration it takes the server's host and port
+    alone; with --exit, or when the port is taken, it listens on a free one.
+    """
     from ledgerd.demo import walk  # noqa: PLC0415 - only the demo pays for its imports
 
-    raise typer.Exit(run(walk(stay=not exit)))
+    raise typer.Exit(run(walk(stay=not exit, server=settings(config).server)))
 
 
 @app.command("import-transactions")
@@ -201,20 +208,13 @@ def verify(config: ConfigOption = None) -> None:
     storage = loaded.storage
     if storage.tables_path is None or storage.journal_path is None:
         raise fail("a database in memory can't be verified")
-    console = Console(stderr=True)
-    with Progress(TextColumn("verifying"), BarColumn(), TaskProgressColumn(), console=console) as bar:
-        task = bar.add_task("", total=None)
-        try:
-            report = verify_files(
-                storage.tables_path,
-                storage.journal_path,
-                score_rules(loaded),
-                lambda done, total: bar.update(task, completed=done, total=total),
-            )
-        except StoreError as error:
-            raise fail(str(error)) from None
+    try:
+        with progress_bar("verifying") as show:
+            report = verify_files(storage.tables_path, storage.journal_path, score_rules(loaded), show)
+    except StoreError as error:
+        raise fail(str(error)) from None
     for line in report.differences:
-        print(f"ledgerd: {line}", file=sys.stderr)
+        typer.echo(f"ledgerd: {line}", err=True)
     show_json(report.summary())
     if report.differences:
         raise fail(f"{report.found} differences")
@@ -224,7 +224,7 @@ def verify(config: ConfigOption = None) -> None:
 def backup(path: Path, config: ConfigOption = None) -> None:
     """Copy the database into the new folder PATH, consistent, also while it is served."""
     command(settings(config), "backup", {"path": str(path.absolute())})
-    print(f"backed up to {path}", file=sys.stderr)
+    typer.echo(f"backed up to {path}", err=True)
 
 
 @app.command()
@@ -234,11 +234,11 @@ def migrate(config: ConfigOption = None) -> None:
     if storage.tables_path is None or storage.journal_path is None or storage.lock_path is None:
         raise fail("a database in memory needs no migration")
     ran = run(migrate_files(storage.tables_path, storage.journal_path, storage.lock_path))
-    print(f"{ran} migrations ran" if ran else "nothing to do", file=sys.stderr)
+    typer.echo(f"{ran} migrations ran" if ran else "nothing to do", err=True)
 
 
 @app.command("check-config")
 def check_config(config: ConfigOption = None) -> None:
     """Read the configuration and say whether it is right."""
     settings(config)
-    print("the configuration is right", file=sys.stderr)
+    typer.echo("the configuration is right", err=True)

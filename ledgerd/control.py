@@ -25,12 +25,14 @@ from ledgerd.http.clients import Refusal
 from ledgerd.http.keyring import rotate_keyring
 from ledgerd.http.operations import run_shown
 from ledgerd.scheduler.importer import ImportFailed
+from ledgerd.storage.keyfiles import KeyFileError
 from ledgerd.storage.ports import StoreError
 
 Progress = Callable[[int, int], None]
 Command = Callable[[Service, dict[str, Any], Progress], Awaitable[Any]]
 
 POLL_S = 0.2
+STOP_PATIENCE_S = 1.0  # how long a stop waits for commands; one that is cut off may be run again
 
 
 class CommandFailed(Exception):
@@ -107,11 +109,11 @@ async def control_socket(service: Service) -> AsyncIterator[None]:
         yield
         return
     app = web.Application()
-    app.router.add_post("/{command}", _Commands(service))
-    runner = web.AppRunner(app, access_log=None)
+    app.router.add_post("/{command}", _Commands(service).handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_PATIENCE_S)
     await runner.setup()
     path.unlink(missing_ok=True)  # a dead one: the database's lock is ours
-    with _address(path) as address:
+    with _Address(path) as address:
         before = os.umask(0o177)
         try:
             await web.UnixSite(runner, address).start()
@@ -128,7 +130,7 @@ class _Commands:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         command = COMMANDS.get(request.match_info["command"])
         if command is None:
             raise web.HTTPNotFound
@@ -143,11 +145,15 @@ class _Commands:
             last = (done, total)
 
         task = asyncio.get_running_loop().create_task(_run(command, self._service, args, progress))
-        while not task.done():
-            await asyncio.wait([task], timeout=POLL_S)
-            if last != shown:
-                shown = last
-                await response.write(msgspec.json.encode({"progress": shown}) + b"\n")
+        try:
+            while not task.done():
+                await asyncio.wait([task], timeout=POLL_S)
+                if last != shown:
+                    shown = last
+                    await response.write(msgspec.json.encode({"progress": shown}) + b"\n")
+        finally:  # the service stops, or whoever asked has gone
+            task.cancel()
+            await asyncio.wait([task])
         await response.write(msgspec.json.encode(task.result()) + b"\n")
         return response
 
@@ -157,7 +163,7 @@ async def _run(
 ) -> dict[str, Any]:
     try:
         return {"result": await command(service, args, progress)}
-    except (CommandFailed, StoreError) as error:
+    except (CommandFailed, StoreError, KeyFileError) as error:
         return {"error": str(error)}
 
 
@@ -184,7 +190,7 @@ async def run_command(config: Config, name: str, args: dict[str, Any], progress:
 
 
 async def _call(path: Path, name: str, args: dict[str, Any], progress: Progress) -> Any:
-    with _address(path) as address:
+    with _Address(path) as address:
         async with ClientSession(
             connector=UnixConnector(address), timeout=ClientTimeout(total=None)
         ) as session:
@@ -209,7 +215,7 @@ def _result(answer: dict[str, Any]) -> Any:
     return answer["result"]
 
 
-class _address:
+class _Address:
     """A socket's path in a form that fits: beyond about 107 bytes, through a descriptor of its folder."""
 
     def __init__(self, path: Path) -> None:

@@ -6,6 +6,7 @@ Metrics live in a `Metrics` with a registry of its own, built once and handed ar
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import sys
@@ -27,6 +28,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 METRICS_CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+ACCESS_GATHER_S: Final = 0.1
 
 _MASK: Final = "XXXX XXXX XXXX"
 # Ids of ours (16 or 32 hexadecimal digits) may hold twelve digits in a row: they match first, and stay.
@@ -52,7 +54,10 @@ class _AccessLine(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 class AccessLog:
-    """Writes one line for each request, past structlog: a request can't afford what a line costs there."""
+    """Writes one line for each request, past structlog: a request can't afford what a line costs there.
+
+    Lines are gathered for a moment and written together; `flush` before the end.
+    """
 
     def __init__(self, stream: TextIO | None, *, pretty: bool = False) -> None:
         """Write to `stream`, or nothing when it is None."""
@@ -61,9 +66,16 @@ class AccessLog:
         self._encode = msgspec.json.Encoder().encode
         self._second = 0
         self._timestamp = ""
+        self._lines: list[str] = []
 
     def write(
-        self, method: str, route: str, status: int, duration_s: float, request_id: str, loan_id: str | None = None
+        self,
+        method: str,
+        route: str,
+        status: int,
+        duration_s: float,
+        request_id: str,
+        loan_id: str | None = None,
     ) -> None:
         """Write the line; `route` is the pattern of the path, never the path itself."""
         if self._stream is None:
@@ -82,7 +94,16 @@ class AccessLog:
                 method, route, status, duration_ms, request_id, self._timestamp, "request", "info", loan_id
             )
             text = self._encode(line).decode()
-        self._stream.write(text + "\n")
+        self._lines.append(text)
+        if len(self._lines) == 1:
+            asyncio.get_running_loop().call_later(ACCESS_GATHER_S, self.flush)
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        lines, self._lines = self._lines, []
+        if lines and self._stream is not None:
+            self._stream.write("\n".join([*lines, ""]))
+            self._stream.flush()
 
 
 def configure_logging(

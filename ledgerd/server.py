@@ -36,6 +36,7 @@ async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int]
                 connections_per_address=server.connections_per_address,
             ),
             service.choose_request_id,
+            lambda status: service.services.metrics.observe_request("refused at the edge", status, 0.0),
         )
         async with control_socket(service):
             port = await listener.start(service.application(access), server.host, server.port)
@@ -56,4 +57,5 @@ async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int]
             await listener.close(server.shutdown_timeout_s)
     finally:
         await service.close()
+        access.flush()
     return 1 if service.broken.is_set() else 0

@@ -30,6 +30,8 @@ class Committer:
         self._queue: list[tuple[Pending, Entry]] = []
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._catching_up: asyncio.Task[None] | None = None
+        self.broken = False
         self.head_seq = opened.head_seq
         self.projected_seq = opened.projected_seq
 
@@ -47,7 +49,7 @@ class Committer:
 
     def _flush(self) -> None:
         self._scheduled = False
-        if self._queue and len(self._tasks) < BATCHES_IN_FLIGHT:
+        if self._queue and not self.broken and len(self._tasks) < BATCHES_IN_FLIGHT:
             batch, self._queue = self._queue[:BATCH_ENTRIES_MAX], self._queue[BATCH_ENTRIES_MAX:]
             task = self._loop.create_task(self._commit(batch))
             self._tasks.add(task)
@@ -58,25 +60,46 @@ class Committer:
         assert task is not None
         try:
             reply = await self._store.append(self._epoch, [entry for _, entry in batch])
-        except Exception as error:
-            # Every actor is ahead of the disk and nothing is known of the batch: the service stops.
-            self._on_broken(error)
-            for pending, _ in batch:
-                pending.actor.lose(pending, error)
-            return
+            if not self.broken:
+                self._metrics.commits_total.inc()
+                self._metrics.commit_seconds.observe(self._loop.time() - started_s)
+                self.acknowledge([pending for pending, _ in batch], reply)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known of the batch
+            self._break(error)
         finally:
             self._tasks.discard(task)
-        self._metrics.commits_total.inc()
-        self._metrics.commit_seconds.observe(self._loop.time() - started_s)
-        self.acknowledge([pending for pending, _ in batch], reply)
         self._flush()
+
+    def _break(self, error: Exception) -> None:
+        """Send nothing more: every actor is ahead of the disk now, and the service stops."""
+        if not self.broken:
+            self.broken = True
+            self._on_broken(error)
+
+    def catch_up(self) -> None:
+        """Have the tables follow the journal, and hear how far they are: replies to appends say it, but
+        while the lag refuses every message there are none.
+        """
+        if self._catching_up is None and not self.broken:
+            self._catching_up = self._loop.create_task(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        try:
+            projected_seq = await self._store.project_through(self.head_seq - self.lag_events // 2)
+            self.projected_seq = max(self.projected_seq, projected_seq)
+        except Exception as error:  # noqa: BLE001 - without projections the service can't go on
+            self._break(error)
+        finally:
+            self._catching_up = None
 
     def acknowledge(self, batch: list[Pending], reply: AppendReply) -> None:
         """Tell the actors what became of their entries: first every owner that the store named, then
         fallbacks, then the rest.
         """
-        self.head_seq, self.projected_seq = reply.head_seq, reply.projected_seq
-        excepted = {verdict.index: verdict for verdict in reply.exceptions}
+        self._metrics.committed_events_total.inc(max(0, reply.head_seq - self.head_seq))
+        self.head_seq = max(self.head_seq, reply.head_seq)
+        self.projected_seq = max(self.projected_seq, reply.projected_seq)
+        excepted = {verdict.index for verdict in reply.exceptions}
         for verdict in reply.exceptions:
             if verdict.owner is not None:
                 batch[verdict.index].actor.learn(verdict.owner)
@@ -86,8 +109,8 @@ class Committer:
                 assert verdict.owner is not None
                 pending.actor.taken(pending, verdict.owner)
         for index, pending in enumerate(batch):
-            if pending.dead:
-                continue
             if index not in excepted:
+                assert not pending.dead, "what was decided again was not written"
                 pending.durable = True
-            pending.actor.settle()
+        for actor in dict.fromkeys([pending.actor for pending in batch]):
+            actor.settle()

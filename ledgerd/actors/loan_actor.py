@@ -7,11 +7,11 @@ durable. So every decided message waits in `pending`, in order, with the state b
 says that a once_key was taken, the actor goes back to the state before that entry and decides all behind it
 again.
 
-What happens when ..                     the caller hears        the actor
-a rule refuses                           the rejection           goes on
-decide raises (a bug)                    ActorFailed             answers what is pending, then is read again from disk
-the loan can't be loaded                 the store's error       is forgotten
-the journal can't commit                 StoreError: unknown     ends with the process
+What happens when ..           the caller hears        the actor
+a rule refuses                 the rejection           goes on
+decide raises (a bug)          ActorFailed             answers what is pending, is then read again from disk
+the loan can't be loaded       the store's error       is forgotten
+the journal can't commit       StoreError: unknown     ends with the process
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ledgerd.domain.events import Event, decode_event, encode_event, kind_of
 from ledgerd.domain.loan import Loan, bring_up_to_date, decide, evolve
 from ledgerd.observe import log
 from ledgerd.storage.chain import GENESIS, event_hash
-from ledgerd.storage.ports import Entry, Loaded, NewEvent, StoredEvent
+from ledgerd.storage.ports import Entry, Loaded, NewEvent, StoredEvent, StoreError
 
 if TYPE_CHECKING:
     from ledgerd.actors.registry import Registry
@@ -101,7 +101,7 @@ class LoanActor:
         """Decide one message; a bug in deciding is its caller's to hear of, and this actor's last word."""
         try:
             self._decide(message)
-        except Exception as error:  # decide is pure: the state is as it was, but it is not to be trusted
+        except Exception as error:  # noqa: BLE001 - a bug; decide is pure, but the state is no longer trusted
             log.exception("actor failed", actor=repr(self), error=str(error))
             self.broken = True
             self._registry.fail(message, ActorFailed(f"{self!r} failed: {type(error).__name__}"))
@@ -215,21 +215,23 @@ class LoanActor:
             pending.durable = True
             return
         self._registry.metrics.fallbacks_total.inc()
-        again: list[Pending] = []
-        while self.pending[-1] is not pending:
-            again.append(self.pending.pop())
-        again.append(self.pending.pop())
-        for each in again:
+        again: list[Message] = []  # newest first
+        while not pending.dead:
+            each = self.pending.pop()
             each.dead = True
             if each.key is not None:
                 del self._in_flight[each.key]
+            again.append(each.message)
         self.loan, self.version, self.head_hash = pending.before
         self.learn(owner)
-        for each in reversed(again):
-            self.receive(each.message)
+        while again and not self.broken:
+            self.receive(again.pop())
+        self.mailbox.extendleft(again)  # a broken actor is read again first
 
-    def lose(self, pending: Pending, error: Exception) -> None:
-        """The journal broke: what became of this message is unknown, and the process is about to end."""
-        if not pending.dead and pending in self.pending:
-            self.pending.remove(pending)
-            self._registry.fail(pending.message, error)
+    def lose(self, reason: str) -> None:
+        """The journal broke, or the loan can't be read: fail all that waits here."""
+        for message in (*(pending.message for pending in self.pending), *self.mailbox):
+            self._registry.fail(message, StoreError(reason))
+        self.pending.clear()
+        self.mailbox.clear()
+        self._in_flight.clear()

@@ -19,7 +19,7 @@ from ledgerd.actors.messages import Answer, Message, Overloaded
 from ledgerd.clock import Clock
 from ledgerd.domain.commands import Command
 from ledgerd.observe import Metrics
-from ledgerd.storage.ports import Opened, Store
+from ledgerd.storage.ports import Opened, Store, StoreError
 
 LOAD_LOANS_MAX = 500  # loans read in one query
 MESSAGES_A_TURN = 64  # of one mailbox, before others run
@@ -52,7 +52,8 @@ class Registry:
         self.clock = clock
         self.limits = limits
         self.metrics = metrics
-        self.committer = Committer(store, opened, metrics, on_broken)
+        self.committer = Committer(store, opened, metrics, self._break)
+        self._on_broken = on_broken
         self.in_flight = 0
         self._loop = asyncio.get_running_loop()
         self._actors: OrderedDict[int, LoanActor] = OrderedDict()  # least recently asked first
@@ -61,9 +62,6 @@ class Registry:
         self._empty = asyncio.Event()
         self._sweep: asyncio.TimerHandle | None = None
         self._schedule_sweep()
-
-    def __len__(self) -> int:
-        return len(self._actors)
 
     @property
     def resident(self) -> int:
@@ -84,14 +82,17 @@ class Registry:
         """Put a message into the loan's mailbox and return the future of its Answer.
 
         A command of None asks for a View; `new` says that the loan can't exist yet (its id was just made); a
-        `transient` actor is forgotten as soon as it is idle. Raises Overloaded when a limit is reached:
-        nothing was done. The future fails with ActorFailed or StoreError when the outcome is unknown. Whoever
-        asked may go away: the message is processed all the same.
+        `transient` actor is forgotten as soon as it is idle. Raises Overloaded when a limit is reached, and
+        StoreError once the journal broke: nothing was done. The future fails with ActorFailed or StoreError
+        when the outcome is unknown. Whoever asked may go away: the message is processed all the same.
         """
         limits = self.limits
+        if self.committer.broken:
+            raise StoreError("the journal has ended")
         if self.in_flight >= limits.in_flight:
             raise Overloaded("too much in flight")
         if self.committer.lag_events >= limits.tail_events:
+            self.committer.catch_up()
             raise Overloaded("projections lag behind")
         actor = self._actors.get(loan_id)
         if actor is None:
@@ -117,8 +118,8 @@ class Registry:
         actor.transient = transient
         actor.loaded = new
         self._actors[loan_id] = actor
-        self.metrics.activations_total.inc()
         if not new:
+            self.metrics.activations_total.inc()
             self._load_soon(actor)
         return actor
 
@@ -142,16 +143,26 @@ class Registry:
             self._empty.set()
 
     def rest(self, actor: LoanActor) -> None:
-        """Called when nothing is pending at an actor: read a broken one again, drain its mailbox, forget a
-        transient one.
+        """Called when nothing is pending at an actor: read a broken one again; forget a transient one, and a
+        loan that doesn't exist.
         """
         if actor.broken:
-            actor.loaded = False
-            self._load_soon(actor)
-        elif actor.mailbox:
-            self._loop.call_soon(self._drain, actor)
-        elif actor.transient:
-            self._actors.pop(actor.loan_id, None)
+            if actor.loaded:  # else it is being read already
+                actor.loaded = False
+                self._load_soon(actor)
+        elif not actor.mailbox and (actor.transient or actor.loan is None):
+            self._forget(actor)
+
+    def _forget(self, actor: LoanActor) -> None:
+        if self._actors.get(actor.loan_id) is actor:
+            del self._actors[actor.loan_id]
+
+    def _break(self, error: BaseException) -> None:
+        """The journal broke: what became of all that waits is unknown, and the process is about to end."""
+        reason = f"the journal broke, the outcome is unknown: {type(error).__name__}: {error}"
+        for actor in self._actors.values():
+            actor.lose(reason)
+        self._on_broken(error)
 
     # Activation ----------------------------------------------------------------------------------
 
@@ -171,11 +182,10 @@ class Registry:
     async def _load(self, actors: list[LoanActor]) -> None:
         try:
             loaded = await self.store.load([actor.loan_id for actor in actors])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the store's, or a bug there: theirs who wait to hear
             for actor in actors:
-                self._actors.pop(actor.loan_id, None)
-                while actor.mailbox:
-                    self.fail(actor.mailbox.popleft(), error)
+                self._forget(actor)
+                actor.lose(f"the loan can't be read: {type(error).__name__}: {error}")
             return
         for actor, state in zip(actors, loaded, strict=True):
             actor.loaded_as(state)
@@ -189,15 +199,15 @@ class Registry:
             actor.receive(actor.mailbox.popleft())
         if actor.mailbox and actor.loaded and not actor.broken:
             self._loop.call_soon(self._drain, actor)
-        elif actor.idle and (actor.loan is None or actor.transient):
-            self._actors.pop(actor.loan_id, None)  # a loan that doesn't exist takes no room
+        elif actor.idle:
+            self.rest(actor)
 
     # Passivation ---------------------------------------------------------------------------------
 
     def _evict(self) -> None:
         """Make room by forgetting the idle loan that was not asked for longest."""
         for scanned, actor in enumerate(self._actors.values()):
-            if actor.idle and actor.loaded:
+            if actor.idle:
                 del self._actors[actor.loan_id]
                 return
             if scanned >= EVICTION_SCAN_MAX:
@@ -214,7 +224,7 @@ class Registry:
         before_s = self._loop.time() - self.limits.resident_idle_s
         while self._actors:
             actor = next(iter(self._actors.values()))
-            if actor.used_at_s > before_s or not actor.idle or not actor.loaded:
+            if actor.used_at_s > before_s or not actor.idle:
                 break
             del self._actors[actor.loan_id]
         self._schedule_sweep()

@@ -1,4 +1,4 @@
-"""Business dates as day numbers: proleptic Gregorian ordinals, so that day arithmetic is integer arithmetic."""
+"""Business dates as day numbers (proleptic Gregorian ordinals): day arithmetic is integer arithmetic."""
 
 from __future__ import annotations
 

@@ -53,11 +53,15 @@ class Loan(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def billed_interest_paise(self) -> int:
         """Interest that unpaid bills ask for."""
+        if not self.unpaid_bills:  # as most loans are, most of the time
+            return 0
         return sum(bill.interest_paise for bill in self.unpaid_bills)
 
     @property
     def billed_principal_paise(self) -> int:
         """Principal that unpaid bills ask for."""
+        if not self.unpaid_bills:
+            return 0
         return sum(bill.principal_paise for bill in self.unpaid_bills)
 
     def accrued_on(self, day: int) -> int:
@@ -123,9 +127,13 @@ def repay(loan: Loan | None, command: Repay, today: int) -> list[Event] | Reject
         return Rejection("amount-exceeds-payoff", payoff_paise=payoff_paise)
 
     allocations = allocate(loan, command.amount_paise, today)
-    interest_paise = sum(part.interest_paise for part in allocations)
-    principal_paise = command.amount_paise - interest_paise
-    after = settle(loan, allocations, command.amount_paise, today)
+    after = settle(loan, allocations, today)
+    interest_paise = after.interest_received_paise - loan.interest_received_paise
+    principal_paise = after.principal_received_paise - loan.principal_received_paise
+    assert interest_paise + principal_paise == command.amount_paise, "a payment is split without remainder"
+    assert (after.closed_on is not None) == (command.amount_paise == payoff_paise), (
+        "the payoff closes the loan"
+    )
     events.append(
         PaymentRecorded(
             payment_id=command.payment_id,
@@ -139,7 +147,7 @@ def repay(loan: Loan | None, command: Repay, today: int) -> list[Event] | Reject
             allocations=allocations,
             outstanding_principal_paise=after.principal_paise,
             outstanding_interest_paise=after.interest_paise(today),
-            next_due=next_due(after, today),
+            next_due=next_due(after),
         )
     )
     return events
@@ -150,7 +158,7 @@ def evolve(loan: Loan | None, event: Event) -> Loan:
     match event:
         case PaymentRecorded():
             assert loan is not None
-            return settle(loan, event.allocations, event.amount_paise, event.paid_on)
+            return settle(loan, event.allocations, event.paid_on)
         case BillIssued():
             assert loan is not None
             return add_bill(loan, event)
@@ -268,24 +276,28 @@ def allocate(loan: Loan, amount_paise: int, today: int) -> tuple[Allocation, ...
     return tuple(parts)
 
 
-def settle(loan: Loan, allocations: tuple[Allocation, ...], amount_paise: int, today: int) -> Loan:
-    """Return the loan after a payment split so; one of exactly the payoff closes it and waives a fraction of
-    a paisa.
+def settle(loan: Loan, allocations: tuple[Allocation, ...], today: int) -> Loan:
+    """Return the loan after a payment split so. When nothing is left it closes, and a fraction of a paisa
+    that is still accrued is waived.
     """
-    interest_paise = sum(part.interest_paise for part in allocations)
-    principal_paise = sum(part.principal_paise for part in allocations)
-    assert interest_paise + principal_paise == amount_paise, "a payment is split without remainder"
-    closes = amount_paise == loan.payoff_paise(today)
-    beyond = allocations[-1] if allocations[-1].bill == 0 else None
-    accrued_units = loan.accrued_on(today) - (beyond.interest_paise if beyond else 0) * UNITS_PER_PAISA
+    interest_paise = principal_paise = 0
+    accrued_units = loan.accrued_on(today)
+    for part in allocations:
+        interest_paise += part.interest_paise
+        principal_paise += part.principal_paise
+        if part.bill == 0:
+            accrued_units -= part.interest_paise * UNITS_PER_PAISA
+    left_paise = loan.principal_paise - principal_paise
+    unpaid_bills = still_unpaid(loan.unpaid_bills, allocations)
+    closes = left_paise == 0 and not unpaid_bills and accrued_units < UNITS_PER_PAISA
     return Loan(
         borrower_id=loan.borrower_id,
         terms=loan.terms,
-        principal_paise=loan.principal_paise - principal_paise,
+        principal_paise=left_paise,
         accrued_units=0 if closes else accrued_units,
         accrued_through=today,
         bills_issued=loan.bills_issued,
-        unpaid_bills=still_unpaid(loan.unpaid_bills, allocations),
+        unpaid_bills=unpaid_bills,
         interest_received_paise=loan.interest_received_paise + interest_paise,
         principal_received_paise=loan.principal_received_paise + principal_paise,
         closed_on=today if closes else None,
@@ -327,8 +339,8 @@ class Instalment(msgspec.Struct, frozen=True, gc=False):
         return self.interest_paise + self.principal_paise
 
 
-def schedule(loan: Loan, today: int, count: int | None = None) -> list[Instalment]:
-    """Return the coming bills (at most `count`), unpaid ones taken as paid today, each coming one as paid on
+def schedule(loan: Loan, today: int) -> list[Instalment]:
+    """Return the coming bills, unpaid ones taken as paid today, each coming one as paid on
     its billing date.
 
     The loan must be up to date. Computed from the present state whenever it is asked for, so it is never
@@ -340,7 +352,7 @@ def schedule(loan: Loan, today: int, count: int | None = None) -> list[Instalmen
     terms, number = loan.terms, loan.bills_issued
     principal = loan.principal_paise - loan.billed_principal_paise
     units, through = loan.accrued_on(today), max(today, loan.accrued_through)
-    while (principal > 0 or units >= UNITS_PER_PAISA) and (count is None or len(instalments) < count):
+    while principal > 0 or units >= UNITS_PER_PAISA:
         number += 1
         billing_date = terms.billing_date(number)
         units += principal * terms.daily_rate_thousandths * (billing_date - through)
@@ -351,12 +363,13 @@ def schedule(loan: Loan, today: int, count: int | None = None) -> list[Instalmen
     return instalments
 
 
-def next_due(loan: Loan, today: int) -> Due | None:
+def next_due(loan: Loan) -> Due | None:
     """Return the oldest unpaid bill with what it still asks for, else the next instalment, or None once
     closed.
     """
     if loan.unpaid_bills:
         return loan.unpaid_dues()[0]
-    for coming in schedule(loan, today, count=1):
-        return Due(coming.number, coming.billing_date, coming.due_date, coming.amount_paise)
-    return None
+    if loan.closed_on is not None:
+        return None
+    coming = next_bill(loan)  # with nothing unpaid, the next instalment is just that
+    return Due(coming.number, coming.billing_date, loan.terms.due_date(coming.number), coming.min_due_paise)

@@ -39,8 +39,8 @@ def format_hundredths(value: int) -> str:
 
 
 def rupees(paise: int) -> str:
-    """Show paise as rupees: 20700 -> "207.00"."""
-    return format_hundredths(paise)
+    """Show paise as rupees: 20700 -> "207.00". Never negative: nothing here owes the borrower."""
+    return f"{paise // 100}.{paise % 100:02d}"
 
 
 def format_thousandths(value: int) -> str:

@@ -1,4 +1,4 @@
-"""What a statement says of the bills: frozen at issue, with `paid` and `status` from the loan as it stands."""
+"""What a statement says of the bills: frozen at issue, `paid` and `status` from the loan as it stands."""
 
 from typing import Literal
 

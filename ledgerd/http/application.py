@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 from aiohttp import web
 
-from ledgerd.http.endpoint import Endpoint, problem_response, respond
+from ledgerd.http.endpoint import Desk, Endpoint, problem_response, respond
 from ledgerd.http.openapi import document
 from ledgerd.http.pages import HTML_HEADERS, docs_page, problem_page, problems_page
 from ledgerd.http.problems import PROBLEMS, Problem
@@ -34,62 +35,66 @@ def build_application(
     services: Services, access: AccessLog, choose_id: Callable[[str | None], str]
 ) -> web.Application:
     """Build the application for these services."""
+    desk = Desk(services.metrics, access, choose_id)
     sandbox = services.config.clock.sandbox_start_day is not None
     routes = [route for route in ROUTES if sandbox or not route.sandbox_only]
     app = web.Application(
         client_max_size=0
     )  # bodies are read by protocol.read_body, which has limits of its own
     for route in routes:
-        endpoint = Endpoint(services, route, access, choose_id)
+        endpoint = Endpoint(services, route, desk)
         for path in {route.path, route.path.rstrip("/")}:
-            app.router.add_route(route.method, path, endpoint, expect_handler=expect_continue)
+            app.router.add_route(route.method, path, endpoint.handle, expect_handler=expect_continue)
             if route.method == "GET":
-                app.router.add_route("HEAD", path, endpoint)
+                app.router.add_route("HEAD", path, endpoint.handle, expect_handler=expect_continue)
     described = document(routes)
-    _add_pages(app, choose_id, described)
-    app.router.add_route("*", "/{anything:.*}", Fallback(app, choose_id))
+    _add_pages(app, desk, described)
+    app.router.add_route("*", "/{anything:.*}", Fallback(app, desk).handle)
     return app
 
 
-def _add_pages(
-    app: web.Application, choose_id: Callable[[str | None], str], described: dict[str, object]
-) -> None:
+def _add_pages(app: web.Application, desk: Desk, described: dict[str, object]) -> None:
     """Serve the documents, each rendered once."""
-    pages = {
-        "/openapi.json": ("application/json", msgspec.json.format(msgspec.json.encode(described))),
-        "/docs": ("text/html; charset=utf-8", docs_page(described)),
-        "/problems": ("text/html; charset=utf-8", problems_page()),
-        **{f"/problems/{slug}": ("text/html; charset=utf-8", problem_page(slug)) for slug in PROBLEMS},
-    }
-    for path, (content_type, body) in pages.items():
-        page = Page(content_type, body, choose_id)
-        for spelled in (path, f"{path}/"):
-            app.router.add_get(spelled, page)
+    html = "text/html; charset=utf-8"
+    openapi = msgspec.json.format(msgspec.json.encode(described))
+    pages = [
+        Page(desk, "/openapi.json", "application/json", openapi),
+        Page(desk, "/docs", html, docs_page(described)),
+        Page(desk, "/problems", html, problems_page()),
+        *(Page(desk, f"/problems/{slug}", html, problem_page(slug)) for slug in PROBLEMS),
+    ]
+    for page in pages:
+        for spelled in (page.path, f"{page.path}/"):
+            app.router.add_get(spelled, page.handle)
 
 
 class Page:
     """A document that never changes."""
 
-    def __init__(self, content_type: str, body: bytes, choose_id: Callable[[str | None], str]) -> None:
+    def __init__(self, desk: Desk, path: str, content_type: str, body: bytes) -> None:
+        self.path = path
+        self._desk = desk
         self._content_type = content_type
         self._body = body
-        self._choose_id = choose_id
+        self._headers = dict(HTML_HEADERS) if content_type.startswith("text/html") else None
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
-        headers = dict(HTML_HEADERS) if self._content_type.startswith("text/html") else None
-        request_id = self._choose_id(request.headers.get("X-Request-ID"))
-        return respond(200, self._body, self._content_type, request_id, headers)
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        started_s = time.perf_counter()
+        request_id = self._desk.choose_id(request.headers.get("X-Request-ID"))
+        response = respond(200, self._body, self._content_type, request_id, self._headers)
+        return self._desk.record(request, self.path, response, started_s, request_id)
 
 
 class Fallback:
     """Answers what no route took: 405 where the address has other methods, else 404."""
 
-    def __init__(self, app: web.Application, choose_id: Callable[[str | None], str]) -> None:
+    def __init__(self, app: web.Application, desk: Desk) -> None:
         self._app = app
-        self._choose_id = choose_id
+        self._desk = desk
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
-        request_id = self._choose_id(request.headers.get("X-Request-ID"))
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        started_s = time.perf_counter()
+        request_id = self._desk.choose_id(request.headers.get("X-Request-ID"))
         allowed: set[str] = set()
         for resource in self._app.router.resources():
             if resource.canonical == "/{anything}":
@@ -101,4 +106,5 @@ class Fallback:
             problem = Problem("method-not-allowed", f"Use {methods_text}.", {}, {"Allow": methods_text})
         else:
             problem = Problem("not-found", "There is nothing at this address.")
-        return problem_response(problem, request_id)
+        response = problem_response(problem, request_id)
+        return self._desk.record(request, "no route", response, started_s, request_id)

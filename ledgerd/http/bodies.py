@@ -56,7 +56,7 @@ class FieldErrors:
 
 
 def decimal_literal(raw: msgspec.Raw) -> int | None:
-    """Read a JSON string or number literal that matches `[0-9]{1,13}(.[0-9]{1,2})?` as hundredths, else None."""
+    """Read a JSON string or number literal as hundredths, by the money rule, else None."""
     text = bytes(raw).decode("utf-8", "replace")
     if text.startswith('"'):
         text = json.loads(text) if "\\" in text else text[1:-1]
@@ -83,7 +83,7 @@ def check_media_type(content_type: str | None, *, form: bool) -> bool:
 
 
 def decode_json(decoder: msgspec.json.Decoder[T], body: bytes, fields: tuple[bytes, ...]) -> T:
-    """Decode a JSON object. `fields` are the Struct's field names in quotes, for the search of repeated ones."""
+    """Decode a JSON object. `fields` are its field names in quotes, for the search of repeated ones."""
     if not body.isascii():
         _check_utf8(body)
     try:
@@ -129,6 +129,8 @@ def invalid_fields(error: msgspec.ValidationError) -> Problem:
     if named is not None:
         path = f"{path}.{named['name']}" if path else named["name"]
         message = "is not known" if "unknown" in message else "is missing"
+    if message.startswith("Invalid enum value"):
+        message = "is none of the values that it may have"  # what was sent is not for us to repeat
     errors = [{"path": path[:100], "message": message[:200]}]
     return Problem("invalid-fields", "Some fields are not valid.", {"errors": errors})
 
@@ -148,7 +150,10 @@ def _check_repeated(body: bytes) -> None:
         if len(set(seen)) != len(seen):
             _refuse_repeated(seen)
 
-    json.loads(body, object_pairs_hook=names, parse_float=str, parse_int=str)
+    try:
+        json.loads(body, object_pairs_hook=names, parse_float=str, parse_int=str)
+    except RecursionError:  # it gives up at a lesser depth than msgspec
+        raise Problem("malformed", "The body is nested too deeply.") from None
 
 
 def _refuse_repeated(names: list[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -21,41 +22,57 @@ from ledgerd.http.protocol import ClientGone, read_body
 from ledgerd.http.route import Call, Reply, Route
 from ledgerd.http.services import Services
 from ledgerd.http.tokens import BadToken, Caller
-from ledgerd.observe import AccessLog, log
+from ledgerd.observe import AccessLog, Metrics, log
 from ledgerd.storage.ports import StoreError
 
-SERVICES: Final = web.AppKey("services", Services)
-
 _encode = msgspec.json.Encoder().encode
+ALWAYS: Final = {"Server": "ledgerd", "X-Content-Type-Options": "nosniff"}
 _RETRY: Final = {"Retry-After": "1"}
 _CHALLENGE: Final = 'Bearer realm="ledgerd"'
-_ALWAYS_OPEN: Final = frozenset(
-    {"livez", "readyz", "metrics", "jwks", "openapi", "docs", "problem", "problems"}
-)
+_ALWAYS_OPEN: Final = frozenset({"livez", "readyz", "metrics", "jwks"})
 
 
 def respond(
     status: int, body: bytes, content_type: str, request_id: str, headers: dict[str, str] | None = None
 ) -> web.Response:
     """Make the response that every answer is."""
-    response = web.Response(status=status, body=body, headers=headers)
-    own = response.headers
-    own["Content-Type"] = content_type
-    own["X-Request-ID"] = request_id
-    own["X-Content-Type-Options"] = "nosniff"
-    return response
+    own = {**ALWAYS, "Content-Type": content_type, "X-Request-ID": request_id}
+    if headers:
+        own.update(headers)
+    return web.Response(status=status, body=body, headers=own)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every answer passes: its request's id, the metrics, and one line of the access log."""
+
+    metrics: Metrics
+    access: AccessLog
+    choose_id: Callable[[str | None], str]
+
+    def record(
+        self,
+        request: web.Request,
+        route: str,
+        response: web.Response,
+        started_s: float,
+        request_id: str,
+        loan_id: str | None = None,
+    ) -> web.Response:
+        """Note an answer and return it. `route` is the pattern of the path, never the path itself."""
+        seconds = time.perf_counter() - started_s
+        self.metrics.observe_request(route, response.status, seconds)
+        self.access.write(request.method, route, response.status, seconds, request_id, loan_id)
+        return response
 
 
 class Endpoint:
     """Serves one route."""
 
-    def __init__(
-        self, services: Services, route: Route, access: AccessLog, choose_id: Callable[[str | None], str]
-    ) -> None:
+    def __init__(self, services: Services, route: Route, desk: Desk) -> None:
         self._services = services
         self._route = route
-        self._access = access
-        self._choose_id = choose_id
+        self._desk = desk
         self._decoder = None if route.body is None else msgspec.json.Decoder(route.body)
         self._fields = tuple(
             f'"{name}"'.encode() for name in (route.body.__struct_fields__ if route.body else ())
@@ -64,18 +81,17 @@ class Endpoint:
         self._body_bytes = limits.body_bytes
         self._body_timeout_s = server.body_timeout_s
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         started_s = time.perf_counter()
         headers = request.headers
-        request_id = self._choose_id(headers.get("X-Request-ID"))
+        request_id = self._desk.choose_id(headers.get("X-Request-ID"))
         call = None
         try:
             services, route = self._services, self._route
-            if services.draining and route.name not in _ALWAYS_OPEN:
-                raise Problem("draining", "The service is stopping.", {}, _RETRY)
+            self._check_draining()
             caller = None if not route.scopes else await self._authenticate(headers.get("Authorization"))
             body = None if route.body is None else await self._read(request)
-            call = Call(caller, body, request.match_info, request.query, headers, request.remote or "")
+            call = Call(request, caller, body)
             response = self._response(await route.handler(services, call), request_id)
         except Problem as problem:
             response = problem_response(problem, request_id)
@@ -91,23 +107,16 @@ class Endpoint:
             log.error("outcome unknown", route=self._route.path, request_id=request_id, error=str(error))
             response = problem_response(Problem("outcome-unknown", "Send it again, the same."), request_id)
         except ClientGone:
-            response = problem_response(
-                Problem("malformed", "The client hung up."), request_id
-            )  # nobody reads it
-        except Exception:
+            raise
+        except Exception:  # noqa: BLE001 - a bug is answered, never shown
             log.exception("internal error", route=self._route.path, request_id=request_id)
             response = problem_response(Problem("internal", "A bug; it is in our log."), request_id)
-        seconds = time.perf_counter() - started_s
-        self._services.metrics.observe_request(self._route.path, response.status, seconds)
-        self._access.write(
-            request.method,
-            self._route.path,
-            response.status,
-            seconds,
-            request_id,
-            call.loan_id if call else None,
-        )
-        return response
+        loan_id = call.loan_id if call else None
+        return self._desk.record(request, self._route.path, response, started_s, request_id, loan_id)
+
+    def _check_draining(self) -> None:
+        if self._services.draining and self._route.name not in _ALWAYS_OPEN:
+            raise Problem("draining", "The service is stopping.", {}, _RETRY)
 
     async def _authenticate(self, authorization: str | None) -> Caller:
         if authorization is None:
@@ -143,7 +152,7 @@ class Endpoint:
     def _response(self, reply: Reply, request_id: str) -> web.Response:
         body = reply.body
         if body is None:
-            return web.Response(status=reply.status, headers={"X-Request-ID": request_id})
+            return web.Response(status=reply.status, headers={**ALWAYS, "X-Request-ID": request_id})
         content = body if isinstance(body, bytes) else _encode(body)
         return respond(reply.status, content, reply.content_type, request_id, reply.headers)
 

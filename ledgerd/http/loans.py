@@ -19,7 +19,10 @@ from ledgerd.http.services import Services
 from ledgerd.http.tokens import Caller
 from ledgerd.ids import format_id, parse_id
 
-NOT_FOUND = Problem("loan-not-found", "There is no such loan.")
+
+def loan_not_found() -> Problem:
+    """The problem of a loan that is not there, or not the caller's: the same to the letter."""
+    return Problem("loan-not-found", "There is no such loan.")
 
 
 async def apply_loan(services: Services, call: Call) -> Reply:
@@ -62,12 +65,13 @@ def _applied(answer: Answer) -> Reply:
 
 def idempotency_key(call: Call) -> str | None:
     """Read the Idempotency-Key header: the alphabet of a transaction_id, bare or in quotes."""
-    text: str | None = call.headers.get("Idempotency-Key")
-    if text is None:
+    sent = call.header("Idempotency-Key")
+    if not sent:
         return None
+    text = sent[0]
     if len(text) >= 2 and text[0] == text[-1] == '"':
         text = text[1:-1]
-    if len(call.headers.getall("Idempotency-Key")) > 1 or not is_transaction_id(text):
+    if len(sent) > 1 or not is_transaction_id(text):
         errors = FieldErrors()
         errors.add("Idempotency-Key", "must be one header of 1 to 64 of A-Za-z0-9._:-")
         errors.check()
@@ -132,11 +136,11 @@ async def view(services: Services, call: Call, text: str) -> View:
     """Return the loan that the text names, as the caller may see it."""
     loan_id = parse_id(text)
     if loan_id is None:
-        raise NOT_FOUND
+        raise loan_not_found()
     call.loan_id = text
     answer = await services.registry.ask(loan_id, None, owner_id(call.caller))
     if isinstance(answer, Rejection):
-        raise NOT_FOUND
+        raise loan_not_found()
     assert isinstance(answer, View)
     return answer
 

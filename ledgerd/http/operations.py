@@ -73,6 +73,7 @@ async def advance_clock(services: Services, call: Call) -> Reply:
         to = business_date("to", str(body.to))
         if not 1 <= to - today <= DAYS_MAX:
             errors.add("to", f"must be 1 to {DAYS_MAX} days after {format_day(today)}")
+            errors.check()
     if to > LAST_DAY:
         errors.add("days" if body.to is UNSET else "to", "is past the end of the calendar")
     errors.check()

@@ -37,7 +37,7 @@ Text = Annotated[str, Meta(max_length=256)]
 DECIMAL_SCHEMA = {
     "anyOf": [
         {"type": "string", "pattern": "^[0-9]{1,13}(\\.[0-9]{1,2})?$"},
-        {"type": "number", "minimum": 0, "multipleOf": 0.01},
+        {"type": "number", "minimum": 0},
     ],
     "examples": ["207.00"],
 }

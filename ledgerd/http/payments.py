@@ -10,7 +10,7 @@ from ledgerd.domain.events import PaymentRecorded, decode_event
 from ledgerd.domain.money import rupees
 from ledgerd.http import payloads, present
 from ledgerd.http.bodies import FieldErrors, is_transaction_id
-from ledgerd.http.loans import NOT_FOUND
+from ledgerd.http.loans import loan_not_found
 from ledgerd.http.problems import Problem
 from ledgerd.http.route import Call, Reply
 from ledgerd.http.services import Services
@@ -40,7 +40,7 @@ async def make_payment(services: Services, call: Call) -> Reply:
     errors.check()
     loan_id = parse_id(body.loan_id)
     if loan_id is None:
-        raise NOT_FOUND
+        raise loan_not_found()
     call.loan_id = body.loan_id
     answer = await services.registry.ask(loan_id, repayment(services, caller, body, amount_paise))
     if isinstance(answer, Rejection):

@@ -196,7 +196,7 @@ def _standing(view: View) -> dict[str, Any]:
         "past_due": rupees(loan.past_due_paise(today)),
         "interest_received": rupees(loan.interest_received_paise),
         "principal_received": rupees(loan.principal_received_paise),
-        "next_due": due(next_due(loan, today)),
+        "next_due": due(next_due(loan)),
         "open_bills": open_bills(loan),
         "version": view.version,
     }

@@ -16,7 +16,7 @@ CONTENT_TYPE: Final = "application/problem+json"
 
 @dataclass(frozen=True, slots=True)
 class ProblemKind:
-    """One row of the table. `advice` is for the page: what it means, and whether to send the request again."""
+    """One row of the table. `advice` is for its page: what it means, and whether to try again."""
 
     status: int
     title: str

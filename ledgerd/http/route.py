@@ -4,13 +4,15 @@ authorisation test.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from ledgerd.http.services import Services
     from ledgerd.http.tokens import Caller
 
@@ -18,22 +20,34 @@ Scope = Literal["borrower", "payments:write", "ops"]
 
 
 class Call:
-    """One request on its way through a handler. `body` is the decoded Struct, `query` and `path` are raw
-    text.
-    """
+    """One request on its way through a handler. `body` is the decoded Struct; the rest is raw text."""
 
-    __slots__ = ("address", "body", "caller", "headers", "loan_id", "path", "query")
+    __slots__ = ("_request", "body", "caller", "loan_id")
 
-    def __init__(
-        self, caller: Caller | None, body: Any, path: Any, query: Any, headers: Any, address: str
-    ) -> None:
+    def __init__(self, request: web.Request, caller: Caller | None, body: Any) -> None:
+        self._request = request
         self.caller = caller
         self.body = body
-        self.path = path
-        self.query = query
-        self.headers = headers
-        self.address = address
         self.loan_id: str | None = None  # for the log line, once known
+
+    @property
+    def path(self) -> Mapping[str, str]:
+        """The parameters in the path, by name."""
+        return self._request.match_info
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query's parameters; the first where one is repeated."""
+        return self._request.query
+
+    @property
+    def address(self) -> str:
+        """The peer's address."""
+        return self._request.remote or ""
+
+    def header(self, name: str) -> list[str]:
+        """Every value of a header."""
+        return self._request.headers.getall(name, [])
 
 
 @dataclass(slots=True)

@@ -30,7 +30,7 @@ ROUTES: tuple[Route, ...] = (
         "registerUser",
         people.register_user,
         "Register a borrower",
-        "The credit score follows from the bank history, usually within a second. A retry is 409 too: then log in.",
+        "The credit score follows from the bank history within a second. A retry is 409 too: then log in.",
         body=payloads.RegisterUser,
         answers={201: payloads.UserShown},
         problems=("already-registered", *_WITH_BODY, *_BUSY),
@@ -90,7 +90,7 @@ ROUTES: tuple[Route, ...] = (
         "applyLoan",
         loans.apply_loan,
         "Apply for a loan",
-        "An eligible application is disbursed at once. With an Idempotency-Key, the same body again gives the first answer.",
+        "Disbursed at once when eligible. With an Idempotency-Key, the same body replays the first answer.",
         scopes=BORROWER,
         body=payloads.ApplyLoan,
         parameters=(

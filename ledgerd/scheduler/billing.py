@@ -18,12 +18,13 @@ from ledgerd.domain.calendar import format_day
 from ledgerd.domain.commands import IssueBills
 from ledgerd.ids import Ids, format_id
 from ledgerd.observe import Metrics, log
-from ledgerd.storage.ports import Store
+from ledgerd.storage.ports import Store, StoreError
 
 PAGE_LOANS = 1_000
 LAG_EVENTS_MAX = 20_000  # further behind, the run waits for the projections
 ANSWER_WITHIN_S = 2.0  # how long a caller waits before hearing that the run goes on
 BUSY_PAUSE_S = 0.05
+STOPPING = "the service is stopping: what is due is billed after the next start"
 
 
 class Run:
@@ -60,6 +61,7 @@ class Billing:
         self._ids = ids
         self._window = window
         self._metrics = metrics
+        self._closed = False
         self._one_at_a_time = asyncio.Lock()
         self._advancing = asyncio.Lock()
         self._going: dict[int, tuple[Run, asyncio.Task[None]]] = {}  # by business date
@@ -74,14 +76,15 @@ class Billing:
         run, task = going
         await asyncio.wait([task], timeout=ANSWER_WITHIN_S)
         if task.done():
-            task.result()
+            _check(task)
         return run.row, task.done()
 
     async def run(self, through: int) -> list[Any]:
-        """Run to the end and return the run's row."""
+        """Run to the end and return the run's row. A caller who goes away stops no run."""
         going = self._going.get(through) or await self._begin(through)
         run, task = going
-        await asyncio.shield(task)
+        await asyncio.wait([task])
+        _check(task)
         return run.row
 
     async def tonight(self) -> None:
@@ -97,6 +100,7 @@ class Billing:
         rows = []
         async with self._advancing:
             while clock.today() < to:
+                self._refuse_when_closed()
                 day = clock.today() + 1
                 await self._store.write("save_clock", "sandbox", day)
                 clock.set(day)
@@ -104,18 +108,26 @@ class Billing:
         return rows
 
     async def close(self) -> None:
-        """End the runs that go on; they are found interrupted at the next start, and nothing of them is lost."""
+        """End the runs that go on, and begin no more; their callers hear StoreError. The next run finds them
+        interrupted, and does the rest.
+        """
+        self._closed = True
         tasks = [task for _, task in self._going.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _begin(self, through: int) -> tuple[Run, asyncio.Task[None]]:
+        self._refuse_when_closed()
         run = Run(self._ids.new(), through, self._clock.now_ms())
         task = asyncio.get_running_loop().create_task(self._bill(run))
         self._going[through] = (run, task)
         task.add_done_callback(lambda _: self._going.pop(through, None))
         return run, task
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise StoreError(STOPPING)
 
     async def _bill(self, run: Run) -> None:
         async with self._one_at_a_time:
@@ -165,7 +177,7 @@ class Billing:
                 answer = await self._registry.ask(loan_id, IssueBills(run.business_date), transient=True)
             except Overloaded:
                 await asyncio.sleep(BUSY_PAUSE_S)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - one loan's failure stops no other
                 log.error("loan failed", loan_id=format_id(loan_id), error=f"{type(error).__name__}: {error}")
                 return None
             else:
@@ -175,3 +187,10 @@ class Billing:
         await self._store.write(
             "save_run", run.run_id, run.due, run.billed, run.failed, run.status, run.ended_at_ms
         )
+
+
+def _check(task: asyncio.Task[None]) -> None:
+    """Raise what a run that has ended failed with; StoreError when it was cut off."""
+    if task.cancelled():
+        raise StoreError(STOPPING)
+    task.result()

@@ -39,24 +39,26 @@ class Alarm:
     ) -> None:
         self._name = name
         self._work = work
+        self._closed = False
         self._task: asyncio.Task[None] | None = None
         self._cron = aiocron.Cron(line, self._ring, start=False, loop=asyncio.get_running_loop(), tz=timezone)
         self._cron.start()
 
     def _ring(self) -> None:
-        if self._task is None or self._task.done():
+        if not self._closed and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
         try:
             await self._work()
-        except Exception:
+        except Exception:  # noqa: BLE001 - tonight's failure is no reason not to ring tomorrow
             log.exception("scheduled work failed", work=self._name)
         finally:
             self._cron.start()
 
     async def close(self) -> None:
         """Stop ringing, and end what an alarm began."""
+        self._closed = True  # aiocron calls _ring a turn after its timer fired: that may be still to come
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

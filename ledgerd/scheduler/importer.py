@@ -48,7 +48,7 @@ class NamedStore(Protocol):
 
 
 class Identities(msgspec.Struct, frozen=True):
-    """How ids become identity keys: as a vault of this kind ("aadhaar", "opaque") with this index key does."""
+    """How ids become identity keys: as in a vault of this kind ("aadhaar", "opaque") with this key."""
 
     kind: str
     index_key: bytes

@@ -78,6 +78,13 @@ class Scoring:
         """
         await asyncio.shield(self._begin_refresh())
 
+    async def import_now(self, path: Path, on_progress: Progress | None = None) -> ImportSummary:
+        """Import another file, after what is under way, and score whom it touches; raises ImportFailed."""
+        async with self._scoring:
+            return await import_and_score(
+                self._store, self._identities, self._rules, path, self._time_s, on_progress
+            )
+
     def _begin_refresh(self) -> asyncio.Task[None]:
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
@@ -143,7 +150,7 @@ async def score_all(store: NamedStore, rules: ScoreRules) -> None:
 
 async def score_pending(store: NamedStore, rules: ScoreRules) -> None:
     """Score every borrower who has no score yet."""
-    after = 0
+    after = -1
     while user_ids := await store.read("pending_users", after, USERS_A_BATCH):
         await _score(store, rules, user_ids)
         after = user_ids[-1]

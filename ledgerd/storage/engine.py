@@ -21,7 +21,7 @@ from ledgerd.storage import pages, people, projections, runs, transactions
 from ledgerd.storage.chain import GENESIS
 from ledgerd.storage.journal import Journal
 from ledgerd.storage.ports import AppendReply, Entry, Loaded, Opened, StoredEvent, StoreError
-from ledgerd.storage.sqlite import Database, transact
+from ledgerd.storage.sqlite import Database, snapshot, transact
 from ledgerd.storage.tail import Tail
 
 READS: dict[str, Callable[..., Any]] = {**pages.READS, **runs.READS, **people.READS, **transactions.READS}
@@ -67,7 +67,7 @@ class Engine:
         if self._projected_seq > self._journal.head_seq:
             raise StoreError(
                 f"the tables are projected to event {self._projected_seq}, the journal ends at"
-                f" {self._journal.head_seq}: the journal file was cut or swapped; restore both from one backup"
+                f" {self._journal.head_seq}: the journal was cut or swapped; restore both from one backup"
             )
         epoch: int = await self._journal_db.run(transact, take_epoch)
         self.opened = Opened(epoch, self._journal.head_seq, self._projected_seq)
@@ -95,7 +95,7 @@ class Engine:
 
     async def load(self, loan_ids: Sequence[int]) -> list[Loaded]:
         tails = [self._tail.of_loan(loan_id) for loan_id in loan_ids]  # first; the rows second
-        rows = await self._reader().run(projections.load_rows, loan_ids)
+        rows = await self._reader().run(snapshot, projections.load_rows, loan_ids)
         return [
             _loaded(loan_id, rows.get(loan_id), tail) for loan_id, tail in zip(loan_ids, tails, strict=True)
         ]
@@ -106,10 +106,10 @@ class Engine:
         merged = pages.MERGED_READS.get(name)
         if merged is not None:
             tail = self._tail.of_loan(params[0])
-            return await self._reader().run(merged, tail, *params)
+            return await self._reader().run(snapshot, merged, tail, *params)
         if name == "owner_of":
             return await self._owner_of(*params)
-        return await self._reader().run(READS[name], *params)
+        return await self._reader().run(snapshot, READS[name], *params)
 
     async def _owner_of(self, once_key: bytes) -> StoredEvent | None:
         event = self._tail.owner(once_key)
@@ -145,8 +145,10 @@ class Engine:
             while True:
                 await self._some.wait()
                 self._some.clear()
+                # Not asyncio.wait_for: on Python 3.11 that swallows a cancellation which comes with `_enough`.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._enough.wait(), GATHER_S)
+                    async with asyncio.timeout(GATHER_S):
+                        await self._enough.wait()
                 self._enough.clear()
                 await self._project_tail()
         finally:
@@ -170,7 +172,7 @@ class Engine:
     async def backup(self, path: str) -> None:
         """Copy the tables first, then the journal, which may only be ahead of them."""
         folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=False)
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=False)
         await self._tables.run(_copy, folder / "ledgerd.db")
         await self._journal_db.run(_copy, folder / "ledgerd.journal.db")
 

@@ -10,10 +10,11 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from ledgerd.storage.engine import Engine
-from ledgerd.storage.migrate import FileKind, check_schema, migrate
+from ledgerd.storage.migrate import FileKind, check_made, check_schema, migrate
 from ledgerd.storage.ports import StoreError
 from ledgerd.storage.sqlite import InlineDatabase, ThreadDatabase, connect_reader, connect_writer, file_uri
 
@@ -21,13 +22,15 @@ LOCK_PATIENCE_S = 5.0  # how long a new owner waits for one that is just leaving
 READERS = 2
 
 
-async def open_engine(tables: Path, journal: Path, lock: Path, slice_events: int = 2_000) -> Engine:
+async def open_engine(
+    tables: Path, journal: Path, lock: Path, slice_events: int = 2_000, service_pid: int | None = None
+) -> Engine:
     """Own the database at these paths, make it if there is none, and return its engine, started.
 
     Raises StoreError when another process owns it, when one file of the two is missing, or when the schema is
     another version's.
     """
-    release = await take_lock(lock)
+    release = await take_lock(lock, service_pid)
     try:
         await asyncio.to_thread(_prepare, tables, journal)
         engine = Engine(
@@ -51,6 +54,9 @@ async def open_engine(tables: Path, journal: Path, lock: Path, slice_events: int
     engine.release_at_close(release)
     try:
         await engine.start()
+    except sqlite3.Error as error:
+        await engine.close()
+        raise StoreError(f"{tables}: {error}") from error
     except BaseException:
         await engine.close()
         raise
@@ -78,7 +84,7 @@ async def open_memory() -> Engine:
     return engine
 
 
-async def take_lock(path: Path) -> Callable[[], None]:
+async def take_lock(path: Path, service_pid: int | None = None) -> Callable[[], None]:
     """Become the one owner of a database and return how to stop being it. The lock ends with the process,
     however it ends.
     """
@@ -93,7 +99,7 @@ async def take_lock(path: Path) -> Callable[[], None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if asyncio.get_running_loop().time() > deadline:
-                owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+                owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").partition(" ")[0] or "unknown"
                 os.close(descriptor)
                 raise StoreError(
                     f"{path.with_suffix('')} is in use by another ledgerd (process {owner}):"
@@ -102,7 +108,8 @@ async def take_lock(path: Path) -> Callable[[], None]:
             await asyncio.sleep(0.05)
         else:
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            # Whom to stop, for the next one's message; then who holds the lock.
+            os.pwrite(descriptor, f"{service_pid or os.getpid()} {os.getpid()}".encode(), 0)
             return lambda: os.close(descriptor)
 
 
@@ -114,15 +121,14 @@ def _prepare(tables: Path, journal: Path) -> None:
     if not tables.exists():
         make_files(tables, journal)
         return
-    with_tables, with_journal = connect_writer(file_uri(tables)), connect_writer(file_uri(journal))
-    try:
+    with (
+        closing(connect_writer(file_uri(tables))) as with_tables,
+        closing(connect_writer(file_uri(journal))) as with_journal,
+    ):
         check_schema(with_tables, "tables")
         check_schema(with_journal, "journal")
         if database_id(with_tables) != database_id(with_journal):
             raise StoreError(f"{journal} is not the journal of {tables}: restore both from one backup")
-    finally:
-        with_tables.close()
-        with_journal.close()
 
 
 def make_files(tables: Path, journal: Path) -> None:
@@ -141,8 +147,8 @@ def make_files(tables: Path, journal: Path) -> None:
     finally:
         with_journal.close()
         with_tables.close()
-    os.replace(made[0], journal)
-    os.replace(made[1], tables)
+    made[0].replace(journal)
+    made[1].replace(tables)
     folder = os.open(tables.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
@@ -180,18 +186,23 @@ async def migrate_files(tables: Path, journal: Path, lock: Path) -> int:
     """Bring both files up to this version and return how many migrations ran. Raises StoreError while they
     are in use.
     """
-    if not tables.exists() or not journal.exists():
-        raise StoreError(f"{tables}: there is no database here; `ledgerd serve` makes one")
     release = await take_lock(lock)
-    ran = 0
     try:
-        files: list[tuple[Path, FileKind]] = [(journal, "journal"), (tables, "tables")]
-        for path, kind in files:
-            connection = connect_writer(file_uri(path))
-            try:
-                ran += migrate(connection, kind)
-            finally:
-                connection.close()
+        return await asyncio.to_thread(_migrate, tables, journal)
     finally:
         release()
+
+
+def _migrate(tables: Path, journal: Path) -> int:
+    if not tables.exists() or not journal.exists():
+        raise StoreError(f"{tables}: there is no database here; `ledgerd serve` makes one")
+    ran = 0
+    files: list[tuple[Path, FileKind]] = [(journal, "journal"), (tables, "tables")]
+    for path, kind in files:
+        try:
+            with closing(connect_writer(file_uri(path))) as connection:
+                check_made(connection, kind)
+                ran += migrate(connection, kind)
+        except sqlite3.Error as error:
+            raise StoreError(f"{path}: {error}: nothing of this migration was kept") from error
     return ran

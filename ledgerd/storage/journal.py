@@ -21,7 +21,7 @@ _SELECT_EVENT = "SELECT seq, loan_id, version, kind, once_key, hash, body FROM e
 
 
 class VersionGap(Exception):
-    """An entry does not follow its loan's last event: two owners, or a bug. Nothing of the batch was written."""
+    """An entry does not follow its loan's last event: two owners, or a bug. Nothing was written."""
 
 
 class Journal:

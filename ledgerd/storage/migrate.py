@@ -30,6 +30,7 @@ def schema_version(connection: sqlite3.Connection) -> int:
 
 def check_schema(connection: sqlite3.Connection, kind: FileKind) -> None:
     """Refuse a file from another version of ledgerd, with what to do."""
+    check_made(connection, kind)
     have, want = schema_version(connection), migrations(kind)[-1][0]
     if have > want:
         raise StoreError(
@@ -39,6 +40,12 @@ def check_schema(connection: sqlite3.Connection, kind: FileKind) -> None:
         raise StoreError(
             f"the {kind} file has schema {have}, this ledgerd needs {want}: run `ledgerd migrate`"
         )
+
+
+def check_made(connection: sqlite3.Connection, kind: FileKind) -> None:
+    """Refuse a file that no ledgerd has made: an empty one, perhaps cut to nothing."""
+    if schema_version(connection) == 0:
+        raise StoreError(f"the {kind} file is empty or not ledgerd's: restore it from a backup")
 
 
 def migrate(connection: sqlite3.Connection, kind: FileKind) -> int:

@@ -36,7 +36,7 @@ EXIT_BROKEN = 70
 
 
 class Server:
-    """Answers the seam's calls, each in a task of its own; appends reach the journal in the order they came."""
+    """Answers the seam's calls, each in its own task; appends reach the journal in the order they came."""
 
     def __init__(self) -> None:
         self.engine: Engine | None = None
@@ -64,11 +64,13 @@ class Server:
             result = await self._call(request.method, request.args)
         except StoreError as error:
             failed, result = "refused", str(error)
+        except OSError as error:  # a backup's folder
+            failed, result = "refused", f"{error.filename}: {error.strerror}"
         except (VersionGap, sqlite3.Error) as error:
             if request.method == "append":
                 fail_stop(error)
             failed, result = "broken", f"{type(error).__name__}: {error}"
-        except Exception as error:  # a bug in a named read or write is its caller's to hear of
+        except Exception as error:  # noqa: BLE001 - a bug in a named read or write is its caller's to hear of
             traceback.print_exc()
             failed, result = "broken", f"{type(error).__name__}: {error}"
         self._frames.send(encoder.encode(Reply(request.id, failed, msgspec.Raw(encoder.encode(result)))))
@@ -76,7 +78,9 @@ class Server:
     async def _call(self, method: str, args: msgspec.Raw) -> Any:
         if method == "open":
             tables, journal, lock, slice_events = msgspec.msgpack.decode(args)
-            self.engine = await open_engine(Path(tables), Path(journal), Path(lock), slice_events)
+            self.engine = await open_engine(
+                Path(tables), Path(journal), Path(lock), slice_events, os.getppid()
+            )
             self.engine.projector.add_done_callback(self._on_projector_end)
             return self.engine.opened
         engine = self.engine
@@ -97,7 +101,8 @@ class Server:
 def fail_stop(error: BaseException) -> None:
     """End at once: what is on disk is the only truth, and callers retry by transaction_id."""
     traceback.print_exception(error)
-    print("ledgerd: the store stops: what it had not acknowledged is unknown", file=sys.stderr, flush=True)
+    sys.stderr.write("ledgerd: the store stops: what it had not acknowledged is unknown\n")
+    sys.stderr.flush()
     os._exit(EXIT_BROKEN)
 
 

@@ -19,8 +19,9 @@ from ledgerd.domain.loan import Loan, UnpaidBill, evolve
 from ledgerd.storage.ports import StoredEvent
 
 _STATE_COLUMNS = (
-    "version, head_hash, last_payment_seq, principal_paise, accrued_units, accrued_through, interest_received_paise,"
-    " principal_received_paise, bills_issued, oldest_unpaid_bill, next_billing, closed_on"
+    "version, head_hash, last_payment_seq, principal_paise, accrued_units, accrued_through,"
+    " interest_received_paise, principal_received_paise, bills_issued, oldest_unpaid_bill,"
+    " next_billing, closed_on"
 )
 _TERMS_COLUMNS = (
     "amount_paise, apr_hundredths, daily_rate_thousandths, tenure, plan, disbursed_on, cycle_days, due_days,"
@@ -32,7 +33,8 @@ _SELECT_LOANS = (
 )
 # Bills are paid oldest first, so the unpaid ones are the newest.
 _SELECT_UNPAID = (
-    "SELECT loans.id, number, interest_paise - interest_paid_paise, principal_due_paise - principal_paid_paise"
+    "SELECT loans.id, number,"
+    " interest_paise - interest_paid_paise, principal_due_paise - principal_paid_paise"
     " FROM loans JOIN bills ON loan_id = loans.id AND number >= oldest_unpaid_bill"
     " WHERE loans.id IN (SELECT value FROM json_each(?))"
     " AND interest_paise + principal_due_paise > interest_paid_paise + principal_paid_paise"
@@ -46,16 +48,19 @@ _UPDATE_LOAN = (
     f"UPDATE loans SET {', '.join(f'{c.strip()} = ?' for c in _STATE_COLUMNS.split(','))} WHERE id = ?"
 )
 _INSERT_BILL = (
-    "INSERT INTO bills (loan_id, number, billing_date, due_date, interest_paise, principal_due_paise, past_due_paise,"
-    " interest_paid_paise, principal_paid_paise) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)"
+    "INSERT INTO bills (loan_id, number, billing_date, due_date,"
+    " interest_paise, principal_due_paise, past_due_paise, interest_paid_paise, principal_paid_paise)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)"
 )
 _PAY_BILL = (
-    "UPDATE bills SET interest_paid_paise = interest_paid_paise + ?, principal_paid_paise = principal_paid_paise + ?"
+    "UPDATE bills SET interest_paid_paise = interest_paid_paise + ?,"
+    " principal_paid_paise = principal_paid_paise + ?"
     " WHERE loan_id = ? AND number = ?"
 )
 _INSERT_PAYMENT = (
-    "INSERT INTO payments (seq, loan_id, version, previous_seq, payment_id, transaction_id, paid_on, recorded_at_ms,"
-    " amount_paise, interest_paise, principal_paise, allocations) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO payments (seq, loan_id, version, previous_seq, payment_id, transaction_id, paid_on,"
+    " recorded_at_ms, amount_paise, interest_paise, principal_paise, allocations)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -231,5 +236,10 @@ def write_rows(connection: sqlite3.Connection, rows: dict[int, LoanRow], changes
 
 def projected_seq(connection: sqlite3.Connection) -> int:
     """Return the watermark: every event up to it is in the tables, none after it."""
-    seq: int = connection.execute("SELECT value FROM meta WHERE key = 'projected_seq'").fetchone()[0]
+    row = connection.execute(
+        "SELECT value FROM meta WHERE key = 'projected_seq' AND typeof(value) = 'integer'"
+    ).fetchone()
+    if row is None:
+        raise sqlite3.DatabaseError("the tables have lost their watermark")
+    seq: int = row[0]
     return seq

@@ -55,11 +55,11 @@ class RemoteStore:
         """
         ours, theirs = socket.socketpair()
         with theirs:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: ASYNC220, S603 - our own module; a fork takes no time
                 [sys.executable, "-m", "ledgerd.storage.process", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # a Ctrl-C is for the service, which drains and then lets the store end
+                start_new_session=True,  # a Ctrl-C is for the service, which drains first
             )
         store = cls(process, on_end)
         await asyncio.get_running_loop().create_connection(lambda: store._frames, sock=ours)

@@ -84,4 +84,8 @@ READS: dict[str, Callable[..., Any]] = {
     "last_completed_date": last_completed_date,
     "read_clock": read_clock,
 }
-WRITES: dict[str, Callable[..., Any]] = {"begin_run": begin_run, "save_run": save_run, "save_clock": save_clock}
+WRITES: dict[str, Callable[..., Any]] = {
+    "begin_run": begin_run,
+    "save_run": save_run,
+    "save_clock": save_clock,
+}

@@ -8,7 +8,7 @@ file (SQLite before 3.51.3 can corrupt a WAL when two do); the others are read-o
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -33,7 +33,7 @@ class Database(Protocol):
 
 
 class ThreadDatabase:
-    """A connection on a thread of its own (aiosqlite's); one hop a function, however many statements it runs."""
+    """A connection on a thread of its own (aiosqlite's); one hop a function, whatever it runs."""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
@@ -47,9 +47,9 @@ class ThreadDatabase:
         self, function: Callable[Concatenate[sqlite3.Connection, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
         # aiosqlite has no public way to run a function on its thread; a test fails if this name goes.
-        connection = self._connection._conn
-        result: R = await self._connection._execute(function, connection, *args, **kwargs)
-        return result
+        connection = self._connection._conn  # noqa: SLF001
+        execute: Callable[..., Awaitable[R]] = self._connection._execute  # noqa: SLF001
+        return await execute(function, connection, *args, **kwargs)
 
     async def close(self) -> None:
         await self._connection.close()
@@ -113,3 +113,13 @@ def transact(connection: sqlite3.Connection, function: Callable[..., Any], *args
             connection.execute("ROLLBACK")
         raise
     return result
+
+
+def snapshot(connection: sqlite3.Connection, function: Callable[..., Any], *args: Any) -> Any:
+    """Run a function that reads, all of its statements on one state of the file."""
+    connection.execute("BEGIN")
+    try:
+        return function(connection, *args)
+    finally:
+        if connection.in_transaction:  # likewise
+            connection.execute("COMMIT")

@@ -81,10 +81,11 @@ class History:
     row: LoanRow | None = None
     bills: dict[int, list[Any]] = field(default_factory=dict)  # number -> the row of bills
     last_payment_seq: int | None = None
+    is_lost: bool = False  # an event could not be followed: what comes after it can't be decided again
 
 
 def verify_files(tables: Path, journal: Path, rules: ScoreRules, progress: Progress) -> Report:
-    """Verify the database at these paths. Raises StoreError when there is none, or not one of this version."""
+    """Verify the database at these paths. Raises StoreError when there is none of this version."""
     if not tables.exists() or not journal.exists():
         raise StoreError(f"{tables}: there is no database here")
     report = Report()
@@ -99,7 +100,7 @@ def verify_files(tables: Path, journal: Path, rules: ScoreRules, progress: Progr
                 with_journal.close()
         finally:
             with_tables.close()
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # also a message that quotes garbled bytes
         report.differ(f"the database is damaged: {error}")
     return report
 
@@ -114,16 +115,19 @@ def _verify(
     check_schema(tables, "tables")
     check_schema(journal, "journal")
     tables.execute("BEGIN")
-    watermark = projected_seq(tables)
+    tables.execute("SELECT 1 FROM meta").fetchone()  # takes the snapshot
     journal.execute("BEGIN")
     for name, connection in (("tables", tables), ("journal", journal)):
         for (line,) in connection.execute("PRAGMA integrity_check(10)"):
             if line != "ok":
                 report.differ(f"{name} file: {line}")
+    if report.found:
+        return  # what a damaged file says is not worth comparing, and may be of any type
     for row in tables.execute("PRAGMA foreign_key_check"):
         report.differ(f"tables file: row {row[1]} of {row[0]} refers to a missing row of {row[2]}")
     if database_id(tables) != database_id(journal):
         report.differ("the journal is not the journal of these tables")
+    watermark = projected_seq(tables)
     if watermark > head_seq(journal):
         report.differ(f"the tables show event {watermark}, the journal ends at {head_seq(journal)}")
     histories = _verify_journal(tables, journal, watermark, report, progress)
@@ -148,6 +152,8 @@ def _verify_journal(
     batch = batches.fetchone()
     digest, hashes = GENESIS, list[bytes]()
     payments: Iterator[Sequence[Any]] = tables.execute("SELECT * FROM payments ORDER BY seq")
+    if (first := journal.execute("SELECT min(seq) FROM events").fetchone()[0]) not in {None, 1}:
+        report.differ(f"the journal begins at event {first}")
     for stored in events_after(journal, 0):
         report.events += 1
         if stored.seq != report.events:
@@ -163,9 +169,10 @@ def _verify_journal(
         try:
             event = decode_event(stored.body)
             _verify_event(histories, stored, event, watermark, report)
-        except (msgspec.DecodeError, AssertionError, KeyError) as error:
+        except Exception as error:  # noqa: BLE001 - a garbled event may make anything of the rules
             report.differ(
-                f"event {stored.seq} of loan {format_id(stored.loan_id)} can't be followed: {error}"
+                f"event {stored.seq} of loan {format_id(stored.loan_id)} can't be followed:"
+                f" {type(error).__name__}: {error}"
             )
             continue
         if isinstance(event, PaymentRecorded) and stored.seq <= watermark:
@@ -185,24 +192,33 @@ def _verify_event(
 ) -> None:
     history = histories.get(stored.loan_id)
     name = f"event {stored.seq} of loan {format_id(stored.loan_id)}"
+    previous = history.head_hash if history else GENESIS
+    head = event_hash(previous, stored.loan_id, stored.version, stored.once_key, stored.body)
+    if head != stored.hash:
+        # The rules don't get to see it: a garbled date or tenure could keep them busy for years.
+        report.differ(f"{name}: does not match its hash")
     if history is None:
+        assert head == stored.hash, "a loan begins with an event that matches its hash"
         assert isinstance(event, LoanDisbursed), "a loan's first event disburses it"
         history = histories[stored.loan_id] = History(evolve(None, event))
-    else:
+    if stored.version != history.version + 1:
+        report.differ(f"{name}: version {stored.version} follows {history.version}")
+    is_first = history.version == 0
+    history.version, history.head_hash = stored.version, stored.hash
+    if history.is_lost or head != stored.hash:
+        history.is_lost = True
+        return
+    if not is_first:
+        history.is_lost = True  # unless the next lines come through
         expected = _decide_again(history.loan, event)
         if expected != event:
             report.differ(f"{name}: the rules give {expected}, recorded is {event}")
         history.loan = evolve(history.loan, event)
-    if stored.version != history.version + 1:
-        report.differ(f"{name}: version {stored.version} follows {history.version}")
+        history.is_lost = False
     if stored.kind != kind_of(event):
         report.differ(f"{name}: kind is {stored.kind}, its body is {kind_of(event)}")
     if stored.once_key != _once_key(event):
         report.differ(f"{name}: its once_key is not its own")
-    head = event_hash(history.head_hash, stored.loan_id, stored.version, stored.once_key, stored.body)
-    if head != stored.hash:
-        report.differ(f"{name}: does not match its hash")
-    history.version, history.head_hash = stored.version, stored.hash
     if stored.seq <= watermark:
         if isinstance(event, BillIssued):
             history.bills[event.number] = [*bill_values(stored.loan_id, history.loan.terms, event), 0, 0]
@@ -265,13 +281,23 @@ def _verify_loans(tables: sqlite3.Connection, histories: dict[int, History], rep
             f"SELECT * FROM bills WHERE loan_id IN ({marks}) ORDER BY loan_id, number", page
         ):
             bills.setdefault(bill[0], []).append(bill)
-        hints = dict(tables.execute(f"SELECT id, next_billing FROM loans WHERE id IN ({marks})", page))
+        hints = {
+            row[0]: row[1:]
+            for row in tables.execute(
+                f"SELECT id, next_billing, oldest_unpaid_bill FROM loans WHERE id IN ({marks})", page
+            )
+        }
         for loan_id in page:
             _verify_loan(loan_id, projected[loan_id], rows.get(loan_id), bills.get(loan_id, []), report)
             history_row = projected[loan_id].row
             assert history_row is not None
-            if hints.get(loan_id) != history_row.loan.next_billing:
-                report.differ(f"loan {format_id(loan_id)}: next_billing is {hints.get(loan_id)}")
+            loan = history_row.loan
+            want = (loan.next_billing, loan.unpaid_bills[0].number if loan.unpaid_bills else None)
+            if loan_id in hints and hints[loan_id] != want:
+                report.differ(
+                    f"loan {format_id(loan_id)}: (next_billing, oldest_unpaid_bill) is {hints[loan_id]},"
+                    f" the journal gives {want}"
+                )
     stored_loans = tables.execute("SELECT count(*) FROM loans").fetchone()[0]
     if stored_loans != len(ids):
         report.differ(f"there are {stored_loans} rows of loans, the journal knows {len(ids)}")
@@ -301,6 +327,10 @@ def _verify_loan(
             f"{name} is {is_}, the journal gives {should}" for name, is_, should in pairs if is_ != should
         )
         report.differ(f"loan {format_id(loan_id)}: {text}")
+    if len(bills) != len(history.bills):
+        report.differ(
+            f"loan {format_id(loan_id)} has {len(bills)} bills, the journal gives {len(history.bills)}"
+        )
     for bill, expected in zip(bills, history.bills.values(), strict=False):
         if list(bill) != expected:
             report.differ(f"bill {bill[1]} of loan {format_id(loan_id)}: {_first_difference(bill, expected)}")
@@ -323,7 +353,7 @@ def _verify_once(
 
 
 def _verify_scores(tables: sqlite3.Connection, rules: ScoreRules, report: Report) -> None:
-    after: int | None = 0
+    after: int | None = -1
     scale = msgspec.structs.astuple(rules)
     while after is not None:
         page = recompute_scores(tables, after, PAGE_USERS, *scale)

@@ -1,8 +1,8 @@
-"""Lives of loans, for the tests of the rules: how they are lent, what moves they make, and the rules told of each.
+"""Lives of loans, for the tests of the rules: how they are lent, their moves, and the book kept of each.
 
-A Move says what happens next in words ("pay the payoff on the next billing date"), so that one list of moves means
-something on any loan; `random_terms` and `random_moves` draw them from a seeded Random, `TERMS` and `MOVES` from
-hypothesis. A Book is one loan as the service keeps it: the events so far and the state that they lead to.
+A Move says what happens next in words ("pay the payoff on the next billing date"), so that one list of moves
+means something on any loan. `random_terms` and `random_move` draw from a seeded Random, `TERMS` and `MOVES`
+from hypothesis. A Book is one loan as it is kept: the events so far and the state that they lead to.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LAW = settings(
     deadline=None,
     derandomize=True,
     database=None,
-    max_examples=150,
+    max_examples=100,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
@@ -129,7 +129,7 @@ class Book:
         return [event for event in events if isinstance(event, BillIssued)]
 
     def live(self, moves: list[Move], *, nightly: bool = False) -> int:
-        """Make the moves from the day of disbursal on, perhaps with a billing run each night; the last day."""
+        """Make the moves from disbursal on, perhaps with a billing run each night; return the last day."""
         today = self.loan.terms.disbursed_on
         for move in moves:
             day = move.day(self.loan, today)

@@ -71,8 +71,8 @@ def test_rows(row: str, expected: tuple[bytes, str, int, int] | str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "2023-02-29", "2024-13-01", "0000-01-01", "20240229", "2024-W09-4", "2024-2-29", "29-02-2024", "2024-02-29T00",
-     "２０２４-02-29", "31-02"],
+    ["", "2023-02-29", "2024-13-01", "0000-01-01", "20240229", "2024-W09-4", "2024-2-29", "29-02-2024",
+     "2024-02-29T00", "２０２４-02-29", "31-02"],
 )  # fmt: skip
 def test_what_is_no_date(text: str) -> None:
     assert PARSE(["ab", text, "CREDIT", "1"]) == "the date is not a day written YYYY-MM-DD"

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from ledgerd.http.listener import Listener
 from ledgerd.http.protocol import EdgeLimits
-from tests.http.edge import GET, on_both_loops, parsed, post, serving, until_closed
+from tests.http.edge import GET, next_turns, on_both_loops, parsed, post, serving, until_closed
 
 
 class Slow:
@@ -67,7 +67,7 @@ async def test_close_lets_a_handler_end_and_says_that_the_connection_does():
         writer.write(GET)
         await slow.started.wait()
         closing = asyncio.create_task(served.listener.close(60))
-        await asyncio.sleep(0)
+        await next_turns()
         slow.release.set()
         status, headers, _ = parsed(await until_closed(reader))
         assert (status, headers["connection"], slow.ended) == (200, "close", "answered")
@@ -88,7 +88,7 @@ async def test_a_body_on_its_way_is_taken_while_the_listener_closes():
         writer.write(request[:-1])
         await begun.wait()
         closing = asyncio.create_task(served.listener.close(60))
-        await asyncio.sleep(0)
+        await next_turns()
         writer.write(request[-1:])
         status, _, body = parsed(await until_closed(reader))
         assert (status, body) == (200, b"abc")
@@ -106,7 +106,7 @@ async def test_close_waits_for_a_handler_whose_client_is_gone():
         writer.transport.abort()
         await served.listener._edge.empty.wait()
         closing = asyncio.create_task(served.listener.close(60))
-        await asyncio.sleep(0)
+        await next_turns()
         slow.release.set()
         await closing
         assert slow.ended == "answered"
@@ -123,6 +123,20 @@ async def test_close_cancels_a_handler_when_the_time_is_up():
         assert await until_closed(reader) == b""
         writer.close()
     assert slow.ended == "cancelled"
+
+
+@on_both_loops
+async def test_close_does_not_wait_for_ever_for_a_handler_whose_client_is_gone():
+    slow = Slow()
+    async with serving(slow.handle) as served:
+        _, writer = await served.connect()
+        writer.write(GET)
+        await slow.started.wait()
+        writer.transport.abort()
+        await served.listener._edge.empty.wait()
+        await served.listener.close(0.05)
+        assert slow.ended is None
+        slow.release.set()
 
 
 @on_both_loops

@@ -103,6 +103,18 @@ async def test_between_requests_the_keepalive_timeout_counts_alone():
 
 
 @on_both_loops
+async def test_a_head_that_came_leaves_no_timer_behind():
+    async with serving(header_timeout_s=SOON_S) as served:
+        reader, writer = await served.connect()
+        writer.write(GET[:5])
+        await next_turns()
+        writer.write(GET[5:])
+        asyncio.get_running_loop().call_later(3 * SOON_S, writer.write, GET_AND_CLOSE)
+        assert (await until_closed(reader)).count(b"HTTP/1.1 200") == 2
+        writer.close()
+
+
+@on_both_loops
 async def test_a_body_on_its_way_is_not_taken_for_a_head():
     async with serving(header_timeout_s=SOON_S, keepalive_timeout_s=4 * SOON_S) as served:
         request = post(b"abcdef")
@@ -128,7 +140,7 @@ async def test_one_address_has_so_many_connections():
         second.close()
 
 
-# What aiohttp refuses ------------------------------------------------------------------------------
+# What aiohttp refuses -----------------------------------------------------------------------------
 
 BAD_REQUESTS = {
     "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -167,12 +179,16 @@ async def test_a_bad_chunk_after_a_good_one_is_400_at_once():
         assert answer.count(b"HTTP/1.1") == 1
 
 
-@on_both_loops
-async def test_an_unread_body_that_turns_bad_closes_the_connection():
-    async with serving() as served:
-        head = chunked()[0].replace(b"POST", b"GET")
-        answer = await served.send(head + b"1\r\na\r\n", b"zz\r\nabc\r\n")
-        assert parsed(answer)[0] == 200
+def test_an_unread_body_that_turns_bad_closes_the_connection_and_is_no_bug(caplog):
+    @on_both_loops
+    async def scenario():
+        async with serving() as served:
+            head = chunked()[0].replace(b"POST", b"GET").replace(b"Connection: close\r\n", b"")
+            answer = await served.send(head + b"1\r\na\r\n", b"zz\r\nabc\r\n")
+            assert parsed(answer)[0] == 200
+
+    scenario(asyncio.new_event_loop)
+    assert caplog.records == []
 
 
 @on_both_loops
@@ -246,6 +262,18 @@ async def test_continue_is_said_when_the_body_is_wanted():
         status, _, body = parsed(await until_closed(reader))
         assert (status, body) == (200, b"abc")
         writer.close()
+
+
+@on_both_loops
+async def test_a_bug_after_continue_is_500_like_any_other():
+    async def fail(request):
+        await read_body(request, BODY_BYTES, 60)
+        raise ZeroDivisionError
+
+    async with serving(fail) as served:
+        request = post(b"abc", "Expect: 100-continue").replace(b"POST", b"GET")
+        answer = await served.send(request[:-3], request[-3:])
+        assert_problem(answer.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n"), 500, "internal")
 
 
 @on_both_loops
@@ -342,7 +370,7 @@ async def test_a_client_that_hung_up_before_the_body_is_read_is_noticed():
         assert isinstance(await served.gone.get(), ClientGone)
 
 
-# Clients that don't read, that send ahead, that leave ----------------------------------------------
+# Clients that don't read, that send ahead, that leave ---------------------------------------------
 
 
 @on_both_loops
@@ -359,6 +387,42 @@ async def test_an_answer_that_nobody_reads_ends_the_connection():
         writer.transport.abort()
 
 
+class Buffer:
+    """A transport whose client takes what `sizes` say."""
+
+    def __init__(self, *sizes: int) -> None:
+        self.sizes = list(sizes)
+        self.aborted = False
+
+    def get_write_buffer_size(self):
+        return self.sizes.pop(0)
+
+    def abort(self):
+        self.aborted = True
+
+    def is_closing(self):
+        return False
+
+
+async def test_a_reader_may_be_slow_as_long_as_it_reads():
+    async with serving() as served:
+        _, writer = await served.connect()
+        writer.write(GET)
+        await next_turns()
+        (connection,) = served.listener._runner.server.connections
+        transport, connection.transport = connection.transport, Buffer(100, 60, 60, 60)
+        connection.pause_writing()
+        connection._stop_unread_timer()
+        connection._unread_overdue()
+        assert not connection.transport.aborted
+        connection._unread_overdue()
+        assert connection.transport.aborted
+        connection._stop_unread_timer()
+        connection.resume_writing()
+        connection.transport = transport
+        writer.close()
+
+
 @on_both_loops
 async def test_a_slow_reader_gets_the_whole_answer():
     size = 20_000_000
@@ -366,7 +430,7 @@ async def test_a_slow_reader_gets_the_whole_answer():
     async def much(_request):
         return web.Response(body=bytes(size))
 
-    async with serving(much, unread_timeout_s=1) as served:
+    async with serving(much) as served:
         answer = await served.send(GET_AND_CLOSE)
         assert len(parsed(answer)[2]) == size
 

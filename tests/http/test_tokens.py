@@ -228,7 +228,7 @@ def test_a_signed_payload_that_is_no_object_is_refused(world, payload):
     assert world.tokens.verify(token) is BadToken.INVALID
 
 
-# Time, revocation, and the tokens seen before --------------------------------------------------------------
+# Time, revocation, and the tokens seen before -----------------------------------------------------
 
 
 def test_a_token_ends_at_its_second_seen_before_or_not(world):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,16 @@ VAULT = Vault({1: b"s" * 32}, 1, INDEX_KEY, "aadhaar", lambda count: b"n" * coun
 
 
 class SqliteStore:
-    """Runs each write in a transaction of its own, and passes everything through MessagePack as the socket does."""
+    """Runs each write in a transaction of its own, and passes everything through MessagePack as the socket
+    does.
+    """
 
     def __init__(self, path: Path) -> None:
         self.conn = sqlite3.connect(path, isolation_level=None)
         self.conn.executescript(TABLES.read_text(encoding="utf-8"))
         self.conn.execute("PRAGMA foreign_keys = ON")
         self.calls: list[str] = []
+        self.written = asyncio.Event()
 
     async def read(self, name: str, *params: Any) -> Any:
         self.calls.append(name)
@@ -36,7 +40,16 @@ class SqliteStore:
         self.calls.append(name)
         with self.conn:
             self.conn.execute("BEGIN IMMEDIATE")
-            return _crossed(transactions.WRITES[name](self.conn, *_crossed(list(params))))
+            result = _crossed(transactions.WRITES[name](self.conn, *_crossed(list(params))))
+        self.written.set()
+        return result
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds, looking after each write."""
+        async with asyncio.timeout(60):
+            while not holds():
+                self.written.clear()
+                await self.written.wait()
 
     def register(self, user_id: int, identity: str, vault: Vault = VAULT) -> None:
         """Add a borrower who waits to be scored."""
@@ -67,6 +80,11 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     opened = SqliteStore(tmp_path / "tables.db")
     yield opened
     opened.conn.close()
+
+
+def write(path: Path, data: str | bytes) -> None:
+    """Replace a file's content."""
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def _crossed(value: Any) -> Any:

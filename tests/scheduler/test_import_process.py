@@ -1,4 +1,6 @@
-"""What the importing process answers, asked in this process; and that it ends with its parent, asked as a process."""
+"""What the importing process answers, asked in this process; and that it ends with its parent, asked as a
+process.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import msgspec
@@ -246,3 +249,16 @@ def test_a_failure_is_told_as_one_line_without_data(tmp_path: Path) -> None:
             assert isinstance(failure, Failed)
             assert failure.reason.startswith(expected)
             assert process.wait(timeout=60) == 0
+
+
+def test_a_row_of_many_megabytes_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "bank.csv"
+    path.write_bytes(HEADER + b"x" * 8_000_000 + b"\n" + f"{ID},2024-01-01,CREDIT,1\n".encode())
+    tracemalloc.start()
+    batch = answers(path)[1]
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(batch, Batch)
+    assert batch.digest == hashlib.sha256(path.read_bytes()).digest()
+    assert (len(rows(batch)), [reject[0] for reject in batch.rejects]) == (1, [2])
+    assert peak_bytes < 3_000_000

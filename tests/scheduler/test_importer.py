@@ -1,9 +1,12 @@
-"""The import as a whole, through its process and into a real database: every row exactly once, whatever happens."""
+"""The import as a whole, through its process and into a real database: every row exactly once, whatever
+happens.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import csv
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 from ledgerd.sample import write_sample
 from ledgerd.scheduler import importer
 from ledgerd.scheduler.importer import Identities, ImportFailed, ImportSummary, import_file
-from tests.scheduler.conftest import INDEX_KEY, SqliteStore
+from tests.scheduler.conftest import INDEX_KEY, SqliteStore, write
 
 AADHAAR = Identities("aadhaar", INDEX_KEY)
 HEADER = "user,date,transaction_type,amount\n"
@@ -36,8 +39,24 @@ async def run(store: Any, path: Path, **options: Any) -> ImportSummary:
     return await import_file(store, AADHAAR, path, time_s, **options)
 
 
+def rejects_of(path: Path) -> Path:
+    return Path(f"{path}.rejects.csv")
+
+
+def read_lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines(keepends=True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def has_rejects(path: Path) -> bool:
+    return rejects_of(path).exists()
+
+
 def reject_lines(path: Path) -> list[int]:
-    with Path(f"{path}.rejects.csv").open(newline="", encoding="utf-8") as file:
+    with rejects_of(path).open(newline="", encoding="utf-8") as file:
         return [int(line["line"]) for line in csv.DictReader(file)]
 
 
@@ -47,16 +66,17 @@ def path(tmp_path: Path) -> Path:
 
 
 async def test_a_file_is_imported_once(store: SqliteStore, path: Path) -> None:
-    path.write_text(HEADER + row("1") + row("1") + row("2"))
+    content = HEADER + row("1") + row("1") + row("2")
+    write(path, content)
     progress: list[tuple[int, int]] = []
     summary = await run(store, path, on_progress=lambda done, size: progress.append((done, size)))
-    size = path.stat().st_size
+    size = len(content)
     assert summary == ImportSummary(str(path), True, size, 3, 0, None)
     assert progress[0] == (len(HEADER), size)
     assert progress[-1] == (size, size)
     assert store.amounts() == [100, 100, 200]
-    assert not Path(f"{path}.rejects.csv").exists()
-    copied = shutil.copy(path, path.with_name("copied.csv"))
+    assert not has_rejects(path)
+    copied = Path(shutil.copy(path, f"{path}.copied"))
     for again in (path, copied):
         summary = await run(store, again)
         assert (summary.is_new, summary.rows_imported) == (False, 0)
@@ -72,7 +92,7 @@ async def test_a_grown_file_gives_its_tail_alone(store: SqliteStore, path: Path)
     for turn in range(3):
         text += row(str(turn)) + f"bad {turn}\n"
         grown = path if turn < 2 else path.with_name("another name.csv")
-        grown.write_text(text)
+        write(grown, text)
         assert (await run(store, grown)).rows_imported == 1
     assert store.amounts() == [0, 100, 200]
     assert reject_lines(path) == [3, 5]
@@ -80,12 +100,12 @@ async def test_a_grown_file_gives_its_tail_alone(store: SqliteStore, path: Path)
 
 
 async def test_other_content_is_another_file(store: SqliteStore, path: Path) -> None:
-    path.write_text(HEADER + row("1") + "bad\n")
+    write(path, HEADER + row("1") + "bad\n")
     await run(store, path)
-    path.write_text(HEADER + row("2"))
+    write(path, HEADER + row("2"))
     assert (await run(store, path)).rows_imported == 1
     assert store.amounts() == [100, 200]
-    assert not Path(f"{path}.rejects.csv").exists()
+    assert not has_rejects(path)
 
 
 @pytest.mark.parametrize(
@@ -104,11 +124,11 @@ async def test_a_last_row_without_newline_counts_and_is_read_again_when_the_file
 ) -> None:
     store.register(7, ID)
     await _score(store)
-    path.write_text(HEADER + first)
+    write(path, HEADER + first)
     await run(store, path)
     assert (await run(store, path)).is_new is False
     await _score(store)
-    path.write_text(HEADER + grown)
+    write(path, HEADER + grown)
     await run(store, path)
     assert (await run(store, path)).is_new is False
     assert store.amounts() == amounts
@@ -117,7 +137,7 @@ async def test_a_last_row_without_newline_counts_and_is_read_again_when_the_file
     ).fetchone()
     assert imported == len(amounts)
     if rejected:
-        assert not Path(f"{path}.rejects.csv").exists()
+        assert not has_rejects(path)
     touched = await store.read("touched_users", None, 100)
     assert touched["user_ids"] == [7] or grown.strip() == first.strip()
 
@@ -129,9 +149,9 @@ async def _score(store: SqliteStore) -> None:
 
 
 async def test_the_header_may_be_the_last_line(store: SqliteStore, path: Path) -> None:
-    path.write_text(HEADER.strip())
+    write(path, HEADER.strip())
     await run(store, path)
-    path.write_text(HEADER + row("1") + "bad\n")
+    write(path, HEADER + row("1") + "bad\n")
     await run(store, path)
     assert store.amounts() == [100]
     assert reject_lines(path) == [3]
@@ -142,10 +162,10 @@ async def test_a_kill_at_any_point_loses_and_doubles_nothing(
     store: SqliteStore, path: Path, answers_taken: int
 ) -> None:
     write_sample(path, 250, seed=4, rows_each=48)
-    lines = path.read_text().splitlines(keepends=True)
+    lines = read_lines(path)
     for bad in range(100, len(lines), 997):
         lines[bad] = f"bad {bad}\n"
-    path.write_text("".join(lines) + "last, without a newline")
+    write(path, "".join(lines) + "last, without a newline")
     bad_lines = [number for number, line in enumerate(lines, start=1) if line.startswith("bad")] + [
         len(lines) + 1
     ]
@@ -182,7 +202,7 @@ async def test_a_kill_between_the_rejects_and_their_watermark_doubles_no_line(
                 raise CutOff
             return await store.write(name, *params)
 
-    path.write_text(HEADER + row("1") + "bad\n" + row("2") + "bad without newline")
+    write(path, HEADER + row("1") + "bad\n" + row("2") + "bad without newline")
     with pytest.raises(CutOff):
         await run(Dying(), path)
     assert reject_lines(path) == [3, 5]
@@ -228,7 +248,7 @@ async def test_a_file_that_cannot_be_imported_says_why_and_changes_nothing(
     store: SqliteStore, path: Path, data: bytes | None, message: str
 ) -> None:
     if data is not None:
-        path.write_bytes(data)
+        write(path, data)
     with pytest.raises(ImportFailed, match=message) as caught:
         await run(store, path)
     assert str(path) in str(caught.value)
@@ -236,8 +256,8 @@ async def test_a_file_that_cannot_be_imported_says_why_and_changes_nothing(
 
 
 async def test_rejects_that_cannot_be_written_stop_the_import(store: SqliteStore, path: Path) -> None:
-    path.write_text(HEADER + "bad\n" + row("1"))
-    Path(f"{path}.rejects.csv").mkdir()
+    write(path, HEADER + "bad\n" + row("1"))
+    os.mkdir(rejects_of(path))  # noqa: PTH102
     with pytest.raises(ImportFailed, match="rejects"):
         await run(store, path)
     assert store.rows() == []
@@ -246,10 +266,9 @@ async def test_rejects_that_cannot_be_written_stop_the_import(store: SqliteStore
 async def test_no_identity_number_is_left_in_the_clear(
     store: SqliteStore, path: Path, tmp_path: Path
 ) -> None:
-    path.write_text(HEADER + row("1") + row("x") + f"2341 2341 2346,{OTHER_ID}\n")
+    write(path, HEADER + row("1") + row("x") + f"2341 2341 2346,{OTHER_ID}\n")
     await run(store, path)
-    path.unlink()
+    os.remove(path)  # noqa: PTH107
     store.conn.execute("PRAGMA wal_checkpoint")
-    for file in tmp_path.iterdir():
-        data = file.read_bytes()
-        assert not any(number in data for number in (ID.encode(), OTHER_ID.encode(), b"2341 2341 2346")), file
+    for name, data in contents(tmp_path).items():
+        assert not any(number in data for number in (ID.encode(), OTHER_ID.encode(), b"2341 2341 2346")), name

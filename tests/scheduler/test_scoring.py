@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 from ledgerd.domain.scoring import ScoreRules
 from ledgerd.sample import write_sample
 from ledgerd.scheduler import scoring as scoring_module
-from ledgerd.scheduler.importer import Identities
+from ledgerd.scheduler.importer import Identities, ImportFailed
 from ledgerd.scheduler.scoring import Scoring, import_and_score
-from tests.scheduler.conftest import INDEX_KEY, SqliteStore
+from tests.scheduler.conftest import INDEX_KEY, SqliteStore, write
 
 RULES = ScoreRules(base_paise=10_000_00, step_paise=15_000_00, step_points=10, min_score=300, max_score=900)
 AADHAAR = Identities("aadhaar", INDEX_KEY)
@@ -53,38 +53,32 @@ async def make(store: SqliteStore, path: Path) -> AsyncIterator[Make]:
         await scoring.close()
 
 
-async def scored(store: SqliteStore, expected: dict[int, int | None]) -> None:
-    """Wait, for as long as the test may take, until the scores are those."""
-    async with asyncio.timeout(30):
-        while store.scores() != expected:
-            await asyncio.sleep(0)
-
-
 async def test_the_csv_is_imported_and_scored_at_start(store: SqliteStore, path: Path, make: Make) -> None:
     write_sample(path, 20, seed=1, balances_paise={IDS[0]: 568_450_00, IDS[1]: -5_00})
     for number, identity in enumerate(IDS):
         store.register(number, identity)
     scoring = make()
     await scoring.start()
-    await scored(store, {0: 670, 1: 300, 2: 300})
+    await store.until(lambda: store.scores() == {0: 670, 1: 300, 2: 300})
     assert scoring.last_error is None
 
 
 async def test_whoever_registers_is_scored_when_woken(store: SqliteStore, path: Path, make: Make) -> None:
-    path.write_text(HEADER + credit(IDS[0], "25000") + credit(IDS[1], "235000"))
+    write(path, HEADER + credit(IDS[0], "25000") + credit(IDS[1], "235000"))
     scoring = make()
     await scoring.start()
     await scoring.refresh()
     for number, identity in enumerate(IDS):
         store.register(number, identity)
         scoring.wake()
-        await scored(store, dict(list({0: 310, 1: 450, 2: 300}.items())[: number + 1]))
+        expected = dict(list({0: 310, 1: 450, 2: 300}.items())[: number + 1])
+        await store.until(lambda expected=expected: store.scores() == expected)
 
 
 async def test_nothing_is_asked_of_the_store_while_nothing_happens(
     store: SqliteStore, path: Path, make: Make
 ) -> None:
-    path.write_text(HEADER)
+    write(path, HEADER)
     scoring = make()
     await scoring.start()
     await scoring.refresh()
@@ -97,14 +91,14 @@ async def test_nothing_is_asked_of_the_store_while_nothing_happens(
 
 
 async def test_a_grown_file_scores_those_it_touches_again(store: SqliteStore, path: Path, make: Make) -> None:
-    path.write_text(HEADER + credit(IDS[0], "25000") + credit(IDS[1], "25000"))
+    before = HEADER + credit(IDS[0], "25000") + credit(IDS[1], "25000")
+    write(path, before)
     for number, identity in enumerate(IDS):
         store.register(number, identity)
     scoring = make()
     await scoring.refresh()
     assert store.scores() == {0: 310, 1: 310, 2: 300}
-    with path.open("a") as file:
-        file.write(credit(IDS[1], "15000.00") + credit(IDS[2], "24999.99"))
+    write(path, "\n".join([before.strip(), credit(IDS[1], "15000.00") + credit(IDS[2], "24999.99")]))
     store.conn.execute("UPDATE users SET credit_score = 311 WHERE id = 0")  # not touched: not scored again
     await scoring.refresh()
     assert store.scores() == {0: 311, 1: 320, 2: 300}
@@ -132,8 +126,27 @@ async def test_nobody_is_scored_from_half_an_import(store: SqliteStore, path: Pa
     assert store.scores() == {0: 900}
 
 
+async def test_another_file_waits_for_its_turn_and_keeps_borrowers_pending(
+    store: SqliteStore, path: Path, tmp_path: Path, make: Make
+) -> None:
+    write(path, HEADER + credit(IDS[0], "25000"))
+    other = tmp_path / "other.csv"
+    write(other, HEADER + credit(IDS[0], "15000"))
+    store.register(0, IDS[0])
+    scoring = make()
+    await scoring.start()
+    scoring.wake()
+    refreshed = asyncio.create_task(scoring.refresh())
+    imported = asyncio.create_task(scoring.import_now(other))
+    await asyncio.gather(refreshed, imported)
+    assert imported.result().rows_imported == 1
+    assert store.scores() == {0: 320}
+    with pytest.raises(ImportFailed, match="No such file"):
+        await scoring.import_now(tmp_path / "missing.csv")
+
+
 async def test_refreshes_at_once_are_one(store: SqliteStore, path: Path, make: Make) -> None:
-    path.write_text(HEADER + credit(IDS[0], "25000"))
+    write(path, HEADER + credit(IDS[0], "25000"))
     scoring = make()
     await asyncio.gather(*(scoring.refresh() for _ in range(5)))
     assert store.calls.count("known_imports") == 1
@@ -151,7 +164,7 @@ async def test_a_missing_file_is_told_once_and_pending_borrowers_are_scored(
     assert store.scores() == {0: 300}
     assert scoring.last_error == f"{path}: No such file or directory"
     assert [line["event"] for line in logs] == ["transactions_not_imported"]
-    path.write_text(HEADER + credit(IDS[0], "25000"))
+    write(path, HEADER + credit(IDS[0], "25000"))
     await scoring.refresh()
     assert scoring.last_error is None
     assert store.scores() == {0: 310}
@@ -164,9 +177,9 @@ async def test_a_file_that_is_none_stops_nothing(
     if kind == "fifo":
         os.mkfifo(path)
     elif kind == "folder":
-        path.mkdir()
+        os.mkdir(path)  # noqa: PTH102
     else:
-        path.write_bytes(b"\x00\x01\x02")
+        write(path, b"\x00\x01\x02")
     store.register(0, IDS[0])
     scoring = make()
     with capture_logs():
@@ -188,9 +201,7 @@ async def test_a_close_cuts_an_import_off_and_the_next_start_goes_on(
     store.register(0, IDS[0])
     first = make()
     await first.start()
-    async with asyncio.timeout(30):
-        while not store.rows():
-            await asyncio.sleep(0)
+    await store.until(lambda: bool(store.rows()))
     await first.close()
     assert store.scores() == {0: None}
     second = make()
@@ -208,7 +219,7 @@ async def test_rescoring_goes_on_after_a_kill(
     for number, identity in enumerate(IDS):
         store.register(number, identity)
     await make(None).refresh()
-    path.write_text(HEADER + "".join(credit(identity, "25000") for identity in IDS * 2))
+    write(path, HEADER + "".join(credit(identity, "25000") for identity in IDS * 2))
     await scoring_module.import_file(store, AADHAAR, path, time_s)  # and then the kill
     assert store.scores() == {0: 300, 1: 300, 2: 300}
     await make(None).refresh()
@@ -218,7 +229,7 @@ async def test_rescoring_goes_on_after_a_kill(
 
 async def test_a_command_imports_and_scores(store: SqliteStore, path: Path) -> None:
     store.register(0, IDS[0])
-    path.write_text(HEADER + credit(IDS[0], "25000"))
+    write(path, HEADER + credit(IDS[0], "25000"))
     summary = await import_and_score(store, AADHAAR, RULES, path, time_s)
     assert summary.rows_imported == 1
     assert store.scores() == {0: 310}
@@ -226,7 +237,7 @@ async def test_a_command_imports_and_scores(store: SqliteStore, path: Path) -> N
 
 async def test_a_store_that_fails_is_told_and_ends_nothing_else(path: Path, make: Make) -> None:
     class Broken:
-        async def read(self, name: str, *params: Any) -> Any:
+        async def read(self, *_: Any) -> Any:
             raise OSError("gone")
 
         write = read

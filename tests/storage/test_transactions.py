@@ -1,4 +1,4 @@
-"""The named reads and writes of the bank history, on a real file: fences, tails, balances by index, scores."""
+"""The named reads and writes of the bank history: fences, tails, balances by index, scores."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What ledgerd is compared with."""

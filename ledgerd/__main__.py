@@ -1,0 +1,5 @@
+"""`python -m ledgerd`: the command line."""
+
+from ledgerd.cli import main
+
+main()

@@ -1,0 +1,155 @@
+"""Bodies before any handler sees them: media types, literals of money, repeated names, forms, queries."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from ledgerd.http.bodies import (
+    FieldErrors,
+    bad_cursor,
+    business_date,
+    check_media_type,
+    decimal_literal,
+    decode_form,
+    decode_json,
+    is_transaction_id,
+    page_limit,
+)
+from ledgerd.http.payloads import Login, MakePayment, TokenRequest
+from ledgerd.http.problems import Problem
+
+FIELDS = tuple(f'"{name}"'.encode() for name in MakePayment.__struct_fields__)
+DECODER = msgspec.json.Decoder(MakePayment)
+GOOD = b'{"loan_id": "a", "transaction_id": "t", "amount": %s}'
+
+
+def refusal(call, *arguments, **named) -> Problem:
+    with pytest.raises(Problem) as caught:
+        call(*arguments, **named)
+    return caught.value
+
+
+def paths(problem: Problem) -> list[str]:
+    assert problem.slug == "invalid-fields"
+    return [error["path"] for error in problem.extras["errors"]]
+
+
+def literal(text: str) -> int | None:
+    return decimal_literal(msgspec.Raw(text.encode("utf-8", "surrogatepass")))
+
+
+@pytest.mark.parametrize(
+    ("text", "hundredths"),
+    {
+        "207": 20700, "207.0": 20700, "207.00": 20700, "207.5": 20750, '"207"': 20700, '"207.05"': 20705,
+        "0": 0, '"0.00"': 0, '"\\u0031"': 100, "9999999999999.99": 999999999999999, '"0000000000001"': 100,
+    }.items(),
+)  # fmt: skip
+def test_a_literal_of_money(text, hundredths):
+    assert literal(text) == hundredths
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2.07e2", "-1", "-0", "1.001", "1e1", "99999999999999", "true", "null", "[]", "{}", '""', '" 1"',
+        '"1 "', '"+1"', '"１"', '"1\\n"', '"\\u0661"', '"\\ud800"', '"NaN"', '"1_0"', '"0x1"', "[1]",
+        '"\\"1\\""', '"1\\u0000"',
+    ],
+)  # fmt: skip
+def test_what_is_none(text):
+    assert literal(text) is None
+
+
+def test_a_name_that_comes_twice_is_found_however_it_is_written():
+    for more in (b'"amount": 1', b'"\\u0061mount": 1', b'"am\\u006fun\\u0074": 1'):
+        body = (GOOD % b"1")[:-1] + b", " + more + b"}"
+        assert paths(refusal(decode_json, DECODER, body, FIELDS)) == ["amount"]
+    for value in (b'"amount"', b'"loan_id"', b'{"x": 1, "x": 2}'):  # names in values are no names of ours
+        decoded = decode_json(DECODER, GOOD % value, ()) if b"x" in value else None
+        assert decoded is None or decimal_literal(decoded.amount) is None
+    body = b'{"loan_id": "amount", "transaction_id": "loan_id", "amount": "1"}'
+    assert decode_json(DECODER, body, FIELDS).loan_id == "amount"
+
+
+def test_unknown_and_missing_names_are_named():
+    assert paths(refusal(decode_json, DECODER, b'{"x": 1}', FIELDS)) == ["x"]
+    assert paths(refusal(decode_json, DECODER, b"{}", FIELDS)) == ["loan_id"]
+    assert paths(refusal(decode_json, DECODER, b"[]", FIELDS)) == [""]
+    long = refusal(decode_json, DECODER, b'{"%s": 1}' % (b"y" * 5_000), FIELDS)
+    assert len(paths(long)[0]) == 100
+
+
+def test_a_refusal_repeats_no_value():
+    body = b'{"grant_type": "234567890124", "client_id": "x"}'
+    problem = refusal(decode_json, msgspec.json.Decoder(TokenRequest), body, ())
+    assert paths(problem) == ["grant_type"]
+    assert "234567890124" not in str(problem.extras)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"\xff", b"\xef\xbb\xbf{}", b"nul", GOOD % b"1" + b"x", GOOD % b'"\\x"', GOOD % b'"\xff"'],
+)
+def test_what_is_no_json_is_malformed(body):
+    assert refusal(decode_json, DECODER, body, FIELDS).slug == "malformed"
+
+
+def test_nesting_is_refused_at_every_depth():
+    slugs = set()
+    for depth in [*range(1, 2_000, 7), *range(950, 1_000), 100_000]:
+        for escape in (b'"a"', b'"\\u0061"'):
+            nested = b"[" * depth + b"]" * depth
+            body = b'{"loan_id": %s, "transaction_id": "t", "amount": %s}' % (escape, nested)
+            try:
+                decoded = decode_json(DECODER, body, FIELDS)
+            except Problem as problem:
+                slugs.add(problem.slug)
+            else:
+                assert decimal_literal(decoded.amount) is None
+    assert slugs == {"malformed"}
+
+
+def test_media_types():
+    assert not check_media_type("application/json", form=False)
+    assert not check_media_type('APPLICATION/JSON; charset="UTF-8"', form=True)
+    assert check_media_type("application/x-www-form-urlencoded", form=True)
+    for bad in (None, "", "text/json", "application/json; charset=utf-16", "application/json; q=1"):
+        assert refusal(check_media_type, bad, form=True).slug == "unsupported-media-type"
+    assert refusal(check_media_type, "application/x-www-form-urlencoded", form=False).status == 415
+
+
+def test_forms():
+    assert decode_form(Login, b"email=a%40b.cc&password=p+q%C3%A9") == Login(password="p qé", email="a@b.cc")
+    assert paths(refusal(decode_form, Login, b"password=a&password=b&email=c")) == ["password"]
+    assert paths(refusal(decode_form, Login, b"password=a&role=admin")) == ["role"]
+    assert paths(refusal(decode_form, Login, b"")) == ["password"]
+    for bad in (b"password", b"password=%FF", "password=é".encode(), b"&".join([b"a=1"] * 17), b"a=1&&"):
+        assert refusal(decode_form, Login, bad).slug == "malformed", bad
+
+
+def test_errors_are_gathered():
+    errors = FieldErrors()
+    errors.check()
+    assert errors.rupees("fine", msgspec.Raw(b"1.5")) == 150
+    assert errors.rupees("none", msgspec.Raw(b"0"), zero_allowed=True) == 0
+    errors.check()
+    assert errors.rupees("zero", msgspec.Raw(b"0")) == 0
+    assert errors.rupees("bad", msgspec.Raw(b'"x"')) == 0
+    errors.add("own", "is not good")
+    assert paths(refusal(errors.check)) == ["zero", "bad", "own"]
+
+
+def test_queries():
+    assert [page_limit({}), page_limit({"limit": "1"}), page_limit({"limit": "500"})] == [100, 1, 500]
+    for bad in ("", "0", "501", "-1", "1.0", "x", " 1", "１", "²", "1" * 5_000):
+        assert paths(refusal(page_limit, {"limit": bad})) == ["limit"]
+    assert paths(bad_cursor()) == ["cursor"]
+    assert business_date("to", "0001-01-02") == 2
+    assert paths(refusal(business_date, "to", "2026-02-29")) == ["to"]
+
+
+def test_transaction_ids():
+    assert all(map(is_transaction_id, ("a", "A.b_c:d-9", "z" * 64)))
+    assert not any(map(is_transaction_id, ("", "z" * 65, "a b", "a\n", "é", "١", "a/b", "a\x00")))

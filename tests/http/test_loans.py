@@ -1,0 +1,519 @@
+"""Loans over HTTP: applying once, who is eligible, looking at them, and statements page by page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import date, timedelta
+
+import pytest
+
+from ledgerd.config import Lending, Scoring
+from tests.http.outside import START, Answer
+from tests.reference import ReferenceLoan
+
+NEW_LOAN = [
+    "loan_id", "status", "amount", "interest_rate", "daily_rate", "tenure", "repayment_plan", "disbursed_on",
+    "emi_schedule",
+]  # fmt: skip
+INSTALMENT = ["number", "date", "due_date", "principal", "interest", "amount_due"]
+LOAN = [
+    "loan_id", "status", "amount", "interest_rate", "daily_rate", "tenure", "repayment_plan", "disbursed_on",
+    "closed_on", "as_of", "outstanding", "payoff", "past_due", "interest_received", "principal_received",
+    "next_due", "open_bills", "version", "emi_schedule",
+]  # fmt: skip
+STATEMENT = [
+    "loan_id", "status", "as_of", "outstanding", "payoff", "past_due", "bills", "past_transactions",
+    "upcoming_emis", "next_cursor",
+]  # fmt: skip
+BILL = [
+    "number", "billing_date", "due_date", "interest", "principal_due", "min_due", "past_due", "total_due",
+    "paid", "status",
+]  # fmt: skip
+PAST_TRANSACTION = [
+    "payment_id", "date", "recorded_at", "principal", "interest", "amount_paid", "transaction_id", "status",
+    "allocations",
+]  # fmt: skip
+
+
+@pytest.fixture
+async def loan(world, borrower) -> str:
+    """5,000 at 14 % a year over 12 cycles, lent today."""
+    return (await world.lend(borrower))["loan_id"]
+
+
+async def apply(world, who, key=None, **fields) -> Answer:
+    body = {"amount": "1000.00", "interest_rate": "12.00", "tenure": 3, **fields}
+    headers = {} if key is None else {"Idempotency-Key": key}
+    return await world.post("/api/apply-loan/", body, who, **headers)
+
+
+def day(number: int) -> str:
+    return (START + timedelta(number)).isoformat()
+
+
+# Applying -----------------------------------------------------------------------------------------
+
+
+async def test_a_loan_is_lent_at_once(world, borrower):
+    answer = await apply(world, borrower, amount="5000.00", interest_rate=14, tenure=2)
+    assert answer.status == 201
+    loan = answer.json
+    assert list(loan) == NEW_LOAN
+    assert answer.headers["Location"] == f"/api/loans/{loan['loan_id']}/"
+    # 5,000 x 0.038 % x 30 days = 57.00, and 3 % is 150.00; the last cycle asks for the rest.
+    assert loan == {
+        "loan_id": loan["loan_id"],
+        "status": "active",
+        "amount": "5000.00",
+        "interest_rate": "14.00",
+        "daily_rate": "0.038",
+        "tenure": 2,
+        "repayment_plan": "min_due",
+        "disbursed_on": day(0),
+        "emi_schedule": [
+            {
+                "number": 1,
+                "date": day(30),
+                "due_date": day(45),
+                "principal": "150.00",
+                "interest": "57.00",
+                "amount_due": "207.00",
+            },
+            {
+                "number": 2,
+                "date": day(60),
+                "due_date": day(75),
+                "principal": "4850.00",
+                "interest": "55.29",
+                "amount_due": "4905.29",
+            },
+        ],
+    }
+    seen = await world.get(answer.headers["Location"], borrower)
+    assert list(seen.json) == LOAN
+    assert {name: value for name, value in seen.json.items() if name in NEW_LOAN} == loan
+
+
+async def test_daily_rates_are_rounded_half_even_from_the_exact_rate(world, borrower):
+    for apr, shown, daily in (
+        ("0.00", "0.00", "0.000"),
+        ("0", "0.00", "0.000"),
+        ("12", "12.00", "0.033"),
+        (14, "14.00", "0.038"),
+        (24.0, "24.00", "0.066"),
+        ("36.5", "36.50", "0.100"),
+        ("100.00", "100.00", "0.274"),
+    ):
+        lent = await world.lend(borrower, "100.00", apr, 1)
+        assert (lent["interest_rate"], lent["daily_rate"]) == (shown, daily)
+    free = await world.lend(borrower, "0.01", "0", 3, repayment_plan="equal_emi")
+    assert [each["amount_due"] for each in free["emi_schedule"]] == ["0.01"]
+
+
+async def test_the_second_plan_has_level_instalments(world, borrower):
+    lent = await world.lend(borrower, "5000.00", "14", 12, repayment_plan="equal_emi")
+    assert lent["repayment_plan"] == "equal_emi"
+    # r = 0.0114: 5000 r / (1 - (1 + r)^-12) = 448.1831.., rounded up; then anew from what is left, each time.
+    assert lent["emi_schedule"][0]["amount_due"] == "448.19"
+    assert {each["amount_due"] for each in lent["emi_schedule"][1:11]} <= {"448.18", "448.19"}
+    assert lent["emi_schedule"] == ReferenceLoan("5000.00", "14", 12, "equal_emi", START).schedule()
+
+
+async def test_a_bad_field_is_named(world, borrower):
+    bad = {
+        "amount": (
+            *("NaN", "Infinity", "-Infinity", "1e999999", "1e2", "-5", "+5", "0", "0.00", "10.001"),
+            *("１０", "٣", "1_000", " 10", "10 ", "", ".5", "5.", "1,000", "0x10", "99999999999999"),
+            *(0, -5, 1e2 + 0.001, 1e300, True, None, [], ["10"], {}, {"amount": 1}),
+        ),
+        "interest_rate": ("100.01", 100.01, -1, "-0.01", "14.001", "1e1", "NaN", True, None, [], ""),
+        "tenure": (0, -1, 121, 10**30, 1.0, 1.5, "3", "", True, None, [1], {}),
+        "repayment_plan": ("", "MIN_DUE", "bullet", None, 1, True, []),
+    }
+    for field, value in ((field, value) for field, values in bad.items() for value in values):
+        answer = await apply(world, borrower, **{field: value})
+        assert (answer.status, answer.slug, answer.paths) == (422, "invalid-fields", [field]), value
+    assert (await world.get("/api/loans/", borrower)).json["loans"] == []
+
+
+async def test_several_bad_fields_are_named_at_once(world, borrower):
+    answer = await apply(world, borrower, amount="0", interest_rate="101", tenure=121)
+    assert answer.paths == ["amount", "interest_rate", "tenure"]
+    for tenure in (1, 120):
+        assert (await apply(world, borrower, tenure=tenure)).status == 201
+
+
+async def test_who_is_eligible(open_world, tmp_path):
+    """At 450 points, 150,000.00 a year and 5,000.00 each rule is met, and a step below it is not."""
+    history = tmp_path / "history.csv"
+    # One point for each 15,000.00 above 10,000.00, from 300 on.
+    balances = {"just": 10_000 + 150 * 15_000, "below": 10_000 + 150 * 15_000 - 1}
+    rows = [f"{who},2024-01-01,CREDIT,{balance}.00" for who, balance in balances.items()]
+    history.write_text("\n".join(["user,date,transaction_type,amount", *rows, ""]))
+    scoring = Scoring(transactions_csv=str(history), step_points=1)
+    async with open_world(scoring=scoring, lending=Lending()) as world:
+        just = await world.borrower(aadhar_id="just", annual_income="150000.00")
+        below = await world.borrower(aadhar_id="below", annual_income="149999.99")
+        assert (await world.scored(just))["credit_score"] == 450
+        assert (await world.scored(below))["credit_score"] == 449
+        assert (await apply(world, just, amount="5000.00")).status == 201
+        answer = await apply(world, just, amount="5000.01")
+        assert (answer.status, answer.slug) == (422, "not-eligible")
+        assert answer.json["reasons"] == [
+            {"code": "amount-too-high", "required": "5000.00", "actual": "5000.01"}
+        ]
+        every = await apply(world, below, amount="9999999999999.99")
+        assert every.json["reasons"] == [
+            {"code": "credit-score-too-low", "required": 450, "actual": 449},
+            {"code": "income-too-low", "required": "150000.00", "actual": "149999.99"},
+            {"code": "amount-too-high", "required": "5000.00", "actual": "9999999999999.99"},
+        ]
+        two = await apply(world, below, amount="5000.00")
+        assert [reason["code"] for reason in two.json["reasons"]] == [
+            "credit-score-too-low",
+            "income-too-low",
+        ]
+        assert (await world.get("/api/loans/", below)).json == {"loans": [], "next_cursor": None}
+
+
+async def test_without_a_score_an_application_has_to_wait(world):
+    await world.service.scoring.close()  # nobody scores any more
+    await world.register(aadhar_id="early")
+    early = await world.log_in("early")
+    answer = await apply(world, early, key="k")
+    assert (answer.status, answer.slug) == (409, "score-pending")
+    assert answer.headers["Retry-After"] == "1"
+    me = (await world.get("/api/me/", early)).json
+    assert (me["credit_score"], me["score_status"]) == (None, "pending")
+    assert (await apply(world, early, tenure=0)).slug == "invalid-fields"  # the shape comes first
+
+
+# Applying once ------------------------------------------------------------------------------------
+
+
+async def test_an_idempotency_key_lends_once(world, borrower):
+    first = await apply(world, borrower, "loan:1")
+    assert first.status == 201
+    assert "Idempotent-Replayed" not in first.headers
+    await world.advance(40)
+    await world.pay(borrower, first.json["loan_id"], "100.00")
+    for key, body in (
+        ("loan:1", {}),
+        ('"loan:1"', {}),
+        ("loan:1", {"amount": 1000, "interest_rate": 12.0, "repayment_plan": "min_due"}),
+    ):
+        again = await apply(world, borrower, key, **body)
+        assert (again.status, again.headers["Idempotent-Replayed"]) == (200, "true")
+        assert "Location" not in again.headers
+        assert again.body == first.body, "the first answer, whatever has happened to the loan since"
+    for other in (
+        {"amount": "1000.01"},
+        {"interest_rate": "12.01"},
+        {"tenure": 4},
+        {"repayment_plan": "equal_emi"},
+        {"amount": "5000.01"},  # the key is looked at before the rules
+    ):
+        conflict = await apply(world, borrower, "loan:1", **other)
+        assert (conflict.status, conflict.slug) == (409, "idempotency-key-conflict"), other
+    assert (await apply(world, borrower, "loan:1", tenure=0)).slug == "invalid-fields"
+    somebody = await world.borrower()
+    assert (await apply(world, somebody, "loan:1", tenure=4)).status == 201  # keys are each borrower's own
+    assert (await apply(world, borrower)).status == (await apply(world, borrower)).status == 201
+    assert len((await world.get("/api/loans/", borrower)).json["loans"]) == 3
+    # A key and a transaction_id are different things.
+    assert (await world.pay(borrower, first.json["loan_id"], "1.00", "loan:1")).status == 201
+
+
+async def test_sixty_applications_at_once_with_one_key_lend_once(world, borrower):
+    answers = await asyncio.gather(*(apply(world, borrower, "burst") for _ in range(60)))
+    assert Counter(answer.status for answer in answers) == {201: 1, 200: 59}
+    assert len({answer.body for answer in answers}) == 1
+    torn = await asyncio.gather(*(apply(world, borrower, "torn", tenure=n % 2 + 1) for n in range(40)))
+    counted = Counter((answer.status, answer.slug) for answer in torn)
+    assert counted == {(201, ""): 1, (200, ""): 19, (409, "idempotency-key-conflict"): 20}
+    assert len((await world.get("/api/loans/", borrower)).json["loans"]) == 2
+
+
+async def test_a_refused_application_does_not_use_its_key_up(world, borrower):
+    assert (await apply(world, borrower, "later", amount="5000.01")).slug == "not-eligible"
+    assert (await apply(world, borrower, "later")).status == 201
+
+
+async def test_keys_are_what_the_contract_says(world, borrower):
+    for good in ("x", "A.b_c:d-e", "z" * 64, '"' + "y" * 64 + '"', "..."):
+        assert (await apply(world, borrower, good)).status == 201
+    for bad in ("", '""', "z" * 65, "a b", "a,b", '"a', 'a"', "a/b", "é"):
+        answer = await apply(world, borrower, bad)
+        assert (answer.slug, answer.paths) == ("invalid-fields", ["Idempotency-Key"]), bad
+
+
+# Looking ------------------------------------------------------------------------------------------
+
+
+async def test_a_loan_as_it_stands(world, borrower, loan):
+    await world.advance(46)
+    await world.pay(borrower, loan, "100.00")
+    shown = await world.loan(borrower, loan)
+    # Bill 1 asked 57.00 + 150.00 and got 57.00 + 43.00; then 4,957 accrues since: 16 days at 5,000 first.
+    assert shown | {"emi_schedule": []} == {
+        "loan_id": loan,
+        "status": "active",
+        "amount": "5000.00",
+        "interest_rate": "14.00",
+        "daily_rate": "0.038",
+        "tenure": 12,
+        "repayment_plan": "min_due",
+        "disbursed_on": day(0),
+        "closed_on": None,
+        "as_of": day(46),
+        "outstanding": {"principal": "4957.00", "interest": "30.40", "total": "4987.40"},
+        "payoff": "4987.40",
+        "past_due": "107.00",
+        "interest_received": "57.00",
+        "principal_received": "43.00",
+        "next_due": {"date": day(30), "due_date": day(45), "amount_due": "107.00"},
+        "open_bills": [
+            {
+                "number": 1,
+                "billing_date": day(30),
+                "due_date": day(45),
+                "interest": "0.00",
+                "principal": "107.00",
+                "amount_due": "107.00",
+            }
+        ],
+        "version": 3,
+        "emi_schedule": [],
+    }
+    assert list(shown["emi_schedule"][0]) == INSTALMENT
+    assert [each["number"] for each in shown["emi_schedule"]] == list(range(2, 13))
+    assert (await world.loan(world.ops, loan)) == shown
+    await world.pay(borrower, loan, shown["payoff"])
+    closed = await world.loan(borrower, loan)
+    assert (closed["status"], closed["closed_on"], closed["payoff"]) == ("closed", day(46), "0.00")
+    assert (closed["next_due"], closed["open_bills"], closed["emi_schedule"]) == (None, [], [])
+    assert (closed["interest_received"], closed["principal_received"]) == ("87.40", "5000.00")
+
+
+async def test_loans_are_listed_in_pages_each_to_its_owner(world, borrower):
+    other = await world.borrower()
+    mine = [(await world.lend(borrower, "10.00", "0", 1))["loan_id"] for _ in range(5)]
+    theirs = [(await world.lend(other, "10.00", "0", 1))["loan_id"] for _ in range(2)]
+
+    async def pages(who, limit) -> list[list[str]]:
+        found, cursor = [], ""
+        while True:
+            answer = await world.get(f"/api/loans/?limit={limit}{cursor}", who)
+            assert answer.status == 200
+            page = answer.json
+            assert list(page) == ["loans", "next_cursor"]
+            assert [list(each) for each in page["loans"]] == [LOAN[:-1]] * len(page["loans"])
+            found.append([each["loan_id"] for each in page["loans"]])
+            if page["next_cursor"] is None:
+                return found
+            cursor = f"&cursor={page['next_cursor']}"
+
+    assert await pages(borrower, 2) == [mine[:2], mine[2:4], mine[4:]]
+    assert await pages(borrower, 5) == [mine]
+    assert await pages(other, 1) == [[theirs[0]], [theirs[1]]]
+    assert await pages(world.ops, 500) == [mine + theirs]
+    assert [each["loan_id"] for each in (await world.get("/api/loans", other)).json["loans"]] == theirs
+    for query, path in (
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("limit=x", "limit"),
+        ("cursor=x", "cursor"),
+    ):
+        answer = await world.get(f"/api/loans/?{query}", borrower)
+        assert (answer.status, answer.slug, answer.paths) == (422, "invalid-fields", [path])
+
+
+# Statements ---------------------------------------------------------------------------------------
+
+
+async def test_a_statement_says_all_of_it(world, borrower, loan):
+    await world.advance(46)
+    receipt = (await world.pay(borrower, loan, "100.00", "first")).json
+    statement = await world.statement(borrower, loan)
+    assert list(statement) == STATEMENT
+    shown = await world.loan(borrower, loan)
+    assert statement["outstanding"] == shown["outstanding"]
+    for name in ("loan_id", "status", "as_of", "payoff", "past_due"):
+        assert statement[name] == shown[name]
+    assert [list(bill) for bill in statement["bills"]] == [BILL]
+    assert statement["bills"] == [
+        {
+            "number": 1,
+            "billing_date": day(30),
+            "due_date": day(45),
+            "interest": "57.00",
+            "principal_due": "150.00",
+            "min_due": "207.00",
+            "past_due": "0.00",
+            "total_due": "207.00",
+            "paid": "100.00",
+            "status": "part_paid",
+        }
+    ]
+    [past] = statement["past_transactions"]
+    assert list(past) == PAST_TRANSACTION
+    assert past == {
+        "payment_id": receipt["payment_id"],
+        "date": day(46),
+        "recorded_at": receipt["recorded_at"],
+        "principal": "43.00",
+        "interest": "57.00",
+        "amount_paid": "100.00",
+        "transaction_id": "first",
+        "status": "applied",
+        "allocations": receipt["allocations"],
+    }
+    upcoming = statement["upcoming_emis"]
+    assert upcoming[0] == {"number": 1, "date": day(30), "due_date": day(45), "amount_due": "107.00"}
+    assert upcoming[1:] == [
+        {name: each[name] for name in ("number", "date", "due_date", "amount_due")}
+        for each in shown["emi_schedule"]
+    ]
+    assert statement["next_cursor"] is None
+    assert (await world.statement(world.ops, loan)) == statement
+
+
+async def test_past_due_begins_the_day_after_the_due_date(world, borrower, loan):
+    await world.advance(45)
+    assert (await world.statement(borrower, loan))["past_due"] == "0.00"
+    await world.advance(1)
+    assert (await world.statement(borrower, loan))["past_due"] == "207.00"
+    await world.pay(borrower, loan, "7.00")
+    assert (await world.statement(borrower, loan))["past_due"] == "200.00"
+    assert (await world.loan(borrower, loan))["past_due"] == "200.00"
+    await world.advance(30)
+    statement = await world.statement(borrower, loan)
+    assert (statement["past_due"], statement["bills"][1]["past_due"]) == ("407.00", "200.00")
+
+
+async def test_a_read_of_an_unbilled_past_shows_it_and_writes_nothing(world, borrower, loan):
+    await world.advance(29)
+    world.jump(70)  # three bills fall due, and no job has run
+    before = await world.head()
+    statement = await world.statement(borrower, loan)
+    assert [(bill["number"], bill["billing_date"]) for bill in statement["bills"]] == [
+        (number, day(30 * number)) for number in (1, 2, 3)
+    ]
+    assert [bill["past_due"] for bill in statement["bills"]] == ["0.00", "207.00", "414.00"]
+    shown = await world.loan(borrower, loan)
+    assert len(shown["open_bills"]) == 3
+    listed = (await world.get("/api/loans/", borrower)).json["loans"]
+    assert [len(each["open_bills"]) for each in listed] == [3]
+    assert (await world.pay(borrower, loan, "9999.00")).slug == "amount-exceeds-payoff"
+    assert (await world.pay(borrower, loan, "1.00", for_bill=3)).slug == "past-due-unpaid"
+    assert shown["version"] == 1
+    assert await world.head() == before
+    # The first payment writes what the read has shown, and changes none of it.
+    await world.pay(borrower, loan, "1.00")
+    assert await world.head() == before + 4
+    after = await world.statement(borrower, loan)
+    assert [{**bill, "paid": "", "status": ""} for bill in after["bills"]] == [
+        {**bill, "paid": "", "status": ""} for bill in statement["bills"]
+    ]
+    first = after["bills"][0]
+    assert (first["paid"], first["status"]) == ("1.00", "part_paid")
+    run = (await world.post("/api/billing-runs/", {}, world.ops)).json
+    assert (run["due"], run["billed"]) == (0, 0)
+    assert await world.statement(borrower, loan) == after
+
+
+async def test_a_statement_comes_in_pages_newest_payment_first(world, borrower, loan):
+    paid = []
+    for number in range(7):
+        await world.advance(9)
+        paid.insert(0, (await world.pay(borrower, loan, f"{number + 1}.00")).json["payment_id"])
+    whole = await world.statement(borrower, loan)
+    assert [each["payment_id"] for each in whole["past_transactions"]] == paid
+    assert len(whole["bills"]) == 2
+    for limit in (1, 2, 3, 6, 7, 8, 500):
+        found, cursor, page_number = [], "", 0
+        while True:
+            page = await world.statement(borrower, loan, f"&limit={limit}{cursor}")
+            assert list(page) == STATEMENT
+            assert 1 <= len(page["past_transactions"]) <= limit
+            found += [each["payment_id"] for each in page["past_transactions"]]
+            first = page_number == 0
+            assert page["bills"] == (whole["bills"] if first else [])
+            assert page["upcoming_emis"] == (whole["upcoming_emis"] if first else [])
+            assert page["payoff"] == whole["payoff"]
+            if page["next_cursor"] is None:
+                break
+            cursor, page_number = f"&cursor={page['next_cursor']}", page_number + 1
+        assert found == paid
+        assert page_number == (len(paid) - 1) // limit
+    # A payment that comes between two pages moves none of them.
+    page = await world.statement(borrower, loan, "&limit=3")
+    await world.pay(borrower, loan, "50.00")
+    rest = await world.statement(borrower, loan, f"&cursor={page['next_cursor']}")
+    assert [each["payment_id"] for each in rest["past_transactions"]] == paid[3:]
+
+
+async def test_what_a_page_may_not_be(world, borrower, loan):
+    for _ in range(3):
+        await world.pay(borrower, loan, "1.00")
+    other = await world.borrower()
+    foreign = (await world.lend(other))["loan_id"]
+    for _ in range(3):
+        await world.pay(other, foreign, "1.00")
+    cursor = (await world.statement(other, foreign, "&limit=1"))["next_cursor"]
+
+    async def refused(query: str) -> list[str]:
+        answer = await world.get(f"/api/get-statement/?{query}", borrower)
+        assert (answer.status, answer.slug) == (422, "invalid-fields"), query
+        return answer.paths
+
+    for limit in ("0", "501", "-1", "1.0", "", "x", "１", "%2B1", "9" * 5_000):
+        assert await refused(f"loan_id={loan}&limit={limit}") == ["limit"]
+    for bad in ("x", "", "0", "0" * 16, "7fffffffffffffff", loan, cursor, "%00", cursor.upper() + "0"):
+        assert await refused(f"loan_id={loan}&cursor={bad}") == ["cursor"], bad
+    assert await refused("") == ["loan_id"]
+    assert await refused("limit=3") == ["loan_id"]
+
+
+async def test_another_borrower_s_loan_is_not_there(world, borrower, loan):
+    other = await world.borrower()
+    for path in ("/api/loans/{}/", "/api/get-statement/?loan_id={}"):
+        answers = [
+            await world.get(path.format(loan_id), other)
+            for loan_id in (loan, "0" * 16, "7" * 16, "x", "%00", "%FF", "%27%20OR%201%3D1", "9" * 6_000)
+        ]
+        assert {(answer.status, answer.slug) for answer in answers} == {(404, "loan-not-found")}
+        assert len({str(answer.bare) for answer in answers}) == 1
+    assert (await world.get("/api/get-statement/?loan_id=", borrower)).slug == "loan-not-found"
+
+
+async def test_a_closed_loan_still_has_a_statement(world, borrower):
+    loan = (await world.lend(borrower, "100.00", "0", 1))["loan_id"]
+    await world.advance(31)
+    await world.pay(borrower, loan, "40.00")
+    await world.pay(borrower, loan, "60.00")
+    closed = await world.statement(borrower, loan)
+    await world.advance(400)
+    later = await world.statement(borrower, loan)
+    assert later == closed | {"as_of": world.today.isoformat()}
+    assert (later["status"], later["payoff"], later["past_due"]) == ("closed", "0.00", "0.00")
+    assert [(bill["paid"], bill["status"]) for bill in later["bills"]] == [("100.00", "paid")]
+    assert later["upcoming_emis"] == []
+    assert [each["amount_paid"] for each in later["past_transactions"]] == ["60.00", "40.00"]
+
+
+async def test_bills_are_numbered_by_cycle_also_when_they_ask_for_nothing(world, borrower):
+    loan = (await world.lend(borrower, "0.10", "0", 3))["loan_id"]  # 3 % of ten paise is nothing
+    await world.advance(200)
+    bills = (await world.statement(borrower, loan))["bills"]
+    assert [(bill["number"], bill["min_due"], bill["status"]) for bill in bills] == [
+        (1, "0.00", "paid"),
+        (2, "0.00", "paid"),
+        (3, "0.10", "unpaid"),
+        (4, "0.00", "paid"),
+        (5, "0.00", "paid"),
+        (6, "0.00", "paid"),
+    ]
+    assert [bill["total_due"] for bill in bills] == ["0.00", "0.00", "0.10", "0.10", "0.10", "0.10"]
+    assert date.fromisoformat(bills[5]["due_date"]) == START + timedelta(195)

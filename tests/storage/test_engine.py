@@ -1,0 +1,223 @@
+"""The engine's own: reads on one state of the tables, the projector's life and end, opening on damaged files."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from ledgerd.domain.events import BillIssued
+from ledgerd.storage import engine as engine_module
+from ledgerd.storage import pages, people, projections, runs, transactions
+from ledgerd.storage.engine import Engine, take_epoch
+from ledgerd.storage.files import open_engine
+from ledgerd.storage.ports import StoredEvent, StoreError
+from ledgerd.storage.sqlite import InlineDatabase, connect_reader, connect_writer, file_uri, transact
+from tests.storage.books import START, Bare, Place, Writer, add_borrower, stored
+
+GUARD_S = 30  # only ever runs out when a test fails
+NEXT = START + 30
+
+
+# Reads that take several statements ------------------------------------------------------------------
+
+
+class Interrupted(InlineDatabase):
+    """A reader into whose call, before its statement `at`, somebody else commits."""
+
+    def __init__(self, connection: sqlite3.Connection, at: int, meanwhile: Callable[[], object]) -> None:
+        super().__init__(connection)
+        self._connection = connection
+        self._at = at
+        self._meanwhile = meanwhile
+        self.statements: list[str] = []
+
+    def _on_statement(self, sql: str) -> None:
+        self.statements.append(sql)
+        selects = [sql for sql in self.statements if "SELECT" in sql]
+        if len(selects) == self._at and "SELECT" in sql:
+            self._meanwhile()
+
+    async def run(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        self._connection.set_trace_callback(self._on_statement)
+        try:
+            return await super().run(function, *args, **kwargs)
+        finally:
+            self._connection.set_trace_callback(None)
+
+
+@contextmanager
+def halted(place: Place, at: int) -> Iterator[tuple[Engine, Writer, Interrupted]]:
+    """An engine with a loan of three projected events and five in its tail, which are projected before the
+    reader's statement `at`. Its own projector never runs.
+    """
+    place.make()
+    place.edit("INSERT INTO users VALUES (7, 'Asha', 'a', 'a', 1, 'h', NULL, 0)")
+    writer = Writer(1)
+    entries = [writer.lend(), writer.pay("t1"), writer.bill(NEXT)]
+    tail = [writer.pay("t2"), writer.pay("t3", 60_00), writer.pay("t4", today=NEXT + 31), writer.pay("t5", 1)]
+    with_tables = connect_writer(file_uri(place.tables))
+    with_journal = connect_writer(file_uri(place.journal))
+    with_journal.execute("ATTACH ? AS tables", (file_uri(place.tables, "ro"),))
+    transact(with_tables, projections.project, stored(entries))
+    events = stored(tail, first_seq=4)
+
+    def meanwhile() -> None:
+        transact(with_tables, projections.project, events)
+
+    reader = Interrupted(connect_reader(file_uri(place.tables, "ro")), at, meanwhile)
+    engine = Engine(
+        InlineDatabase(with_journal), InlineDatabase(with_journal), InlineDatabase(with_tables), [reader]
+    )
+    for event in events:
+        engine._tail.add(event)
+    yield engine, writer, reader
+    assert (meanwhile_ran := projections.projected_seq(with_tables)) == events[-1].seq, meanwhile_ran
+    for connection in (reader._connection, with_journal, with_tables):
+        connection.close()
+
+
+@pytest.mark.parametrize("at", [1, 2])
+async def test_a_loan_is_loaded_from_one_state_of_the_tables(place: Place, at: int) -> None:
+    with halted(place, at) as (engine, writer, _):
+        assert await engine.load([1]) == [writer.loaded]
+
+
+@pytest.mark.parametrize("at", [1, 2])
+async def test_a_page_is_read_from_one_state_of_the_tables(place: Place, at: int) -> None:
+    with halted(place, at) as (engine, writer, _):
+        page = await engine.read("payments_page", 1, writer.version, None, 10)
+        assert [row[5] for row in page] == ["t5", "t4", "t3", "t2", "t1"]
+
+
+@pytest.mark.parametrize("at", [1, 2])
+async def test_a_page_after_the_tails_oldest_payment_holds_it_only_once(place: Place, at: int) -> None:
+    """The cursor is in the tail when the page begins, and in the tables before it ends."""
+    with halted(place, at) as (engine, writer, _):
+        page = await engine.read("payments_page", 1, writer.version, 4, 10)
+        assert [row[5] for row in page] == ["t1"]
+
+
+async def test_bills_are_read_from_one_state_of_the_tables(place: Place) -> None:
+    with halted(place, 1) as (engine, writer, _):
+        bills = await engine.read("issued_bills", 1, writer.version)
+        assert all(isinstance(bill, BillIssued) for bill in bills)
+        assert [bill.number for bill in bills] == [1, 2]
+
+
+async def test_a_failed_read_leaves_its_reader_fit_for_the_next(place: Place) -> None:
+    engine = await open_engine(*place.paths)
+    for _ in range(4):  # more than there are readers
+        with pytest.raises(sqlite3.Error):
+            await engine.read("runs_before", "x", object())
+    assert await engine.read("runs_before", 1, 1) == []
+    await engine.close()
+
+
+# The projector ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_closing_projects_everything_in_slices_and_ends(place: Place) -> None:
+    engine = await open_engine(*place.paths, slice_events=1)
+    await add_borrower(engine)
+    await engine.append(1, [Writer(loan_id).lend() for loan_id in range(1, 8)])
+    async with asyncio.timeout(GUARD_S):
+        await engine.close()
+    assert place.query("SELECT value FROM meta WHERE key = 'projected_seq'") == [(7,)]
+    assert place.query("SELECT id FROM loans") == [(loan_id,) for loan_id in range(1, 8)]
+
+
+async def test_a_full_tail_is_projected_without_waiting(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "GATHER_S", 3_600)
+    monkeypatch.setattr(engine_module, "GATHER_EVENTS", 3)
+    engine = await open_engine(*place.paths)
+    await add_borrower(engine)
+    await engine.append(1, [Writer(loan_id).lend() for loan_id in (1, 2, 3)])
+    async with asyncio.timeout(GUARD_S), engine._moved:
+        await engine._moved.wait_for(lambda: engine._projected_seq == 3)
+    await engine.close()
+
+
+async def test_a_little_is_projected_after_a_moment(place: Place) -> None:
+    engine = await open_engine(*place.paths)
+    await add_borrower(engine)
+    for loan_id in (1, 2):
+        await engine.append(1, [Writer(loan_id).lend()])
+        async with asyncio.timeout(GUARD_S), engine._moved:
+            await engine._moved.wait_for(lambda seq=loan_id: engine._projected_seq == seq)
+    await engine.close()
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_what_waits_for_a_broken_projector_hears_of_it(bare: Bare) -> None:
+    engine = bare.engine()
+    await engine.start()
+    nobodys = Writer(1)
+    bare.tables.execute("DELETE FROM users")  # whose loan this is
+    assert (await engine.append(engine.opened.epoch, [nobodys.lend()])).exceptions == ()
+    waiting = [asyncio.create_task(engine.project_through(1)) for _ in range(2)]
+    async with asyncio.timeout(GUARD_S):
+        for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(outcome, StoreError)
+        with pytest.raises(StoreError, match="projection has stopped"):
+            await engine.project_through(1)
+    assert isinstance(engine.projector.exception(), sqlite3.IntegrityError)
+    assert await engine.load([1]) == [nobodys.loaded]  # it is durable all the same
+    assert bare.tables.execute("SELECT count(*) FROM loans").fetchone() == (0,)
+
+
+# Opening ------------------------------------------------------------------------------------------------
+
+
+def test_each_owner_counts_the_epoch_up(bare: Bare) -> None:
+    assert [transact(bare.journal, take_epoch) for _ in range(3)] == [1, 2, 3]
+
+
+async def test_an_older_owner_is_fenced_by_a_newer(bare: Bare) -> None:
+    older, newer = bare.engine(), bare.engine()
+    await older.start()
+    await newer.start()
+    with pytest.raises(StoreError, match="fenced"):
+        await newer.append(older.opened.epoch, [Writer(1).lend()])
+    for engine in (older, newer):
+        engine.projector.cancel()
+
+
+async def test_tables_ahead_of_their_journal_are_refused(place: Place) -> None:
+    engine = await open_engine(*place.paths)
+    await add_borrower(engine)
+    await engine.append(1, [Writer(1).lend(), Writer(2).lend()])
+    await engine.close()
+    place.edit("DELETE FROM events WHERE seq = 2", file="journal")
+    for _ in range(2):  # the lock is let go each time
+        with pytest.raises(StoreError, match="projected to event 2, the journal ends at 1"):
+            await open_engine(*place.paths)
+
+
+def test_no_name_hides_another() -> None:
+    modules: list[Any] = [runs, people, transactions, pages]
+    named = [name for module in modules for name in (*module.READS, *getattr(module, "WRITES", {}))]
+    named += [*pages.MERGED_READS, "owner_of"]
+    assert len(named) == len(set(named))
+    assert set(named) == {*engine_module.READS, *engine_module.WRITES, *pages.MERGED_READS, "owner_of"}
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_the_owner_of_a_key_is_found_wherever_it_is(bare: Bare) -> None:
+    engine = bare.engine()
+    await engine.start()
+    writer = Writer(1)
+    entries = [writer.lend(), writer.pay("t")]
+    await engine.append(engine.opened.epoch, entries)
+    owner = stored(entries)[1]
+    assert await engine.read("owner_of", owner.once_key) == owner
+    await engine.project_through(2)
+    found = await engine.read("owner_of", owner.once_key)
+    assert isinstance(found, StoredEvent)
+    assert found == owner
+    engine.projector.cancel()

@@ -1,0 +1,165 @@
+"""The composition root: what opens and what does not, restarts, scoring from the configured CSV, draining,
+and the end of the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledgerd.app import open_service, score_rules
+from ledgerd.config import Auth, Clock, Lending, Scoring
+from ledgerd.sample import write_sample
+from ledgerd.storage.ports import StoreError
+from tests.http.outside import START, Time, World, config_in, on_disk, opened
+
+OpenWorld = Callable[..., AbstractAsyncContextManager[World]]
+
+
+@pytest.fixture
+def open_world(aiohttp_client, tmp_path) -> OpenWorld:
+    def open_one(time=None, **sections: Any) -> AbstractAsyncContextManager[World]:
+        return opened(aiohttp_client, config_in(tmp_path, **sections), time)
+
+    return open_one
+
+
+async def refused(folder: Path, **sections: Any) -> str:
+    """Why a service does not open; one line."""
+    with pytest.raises(StoreError) as caught:
+        await open_service(config_in(folder, **sections))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# Opening ------------------------------------------------------------------------------------------
+
+
+async def test_a_database_stays_with_its_clock_its_keys_and_one_owner(open_world, tmp_path):
+    disk = on_disk(tmp_path)
+    async with open_world(storage=disk) as world:
+        await world.advance(3)
+        time = world.time
+    assert "sandbox_start" in await refused(tmp_path, storage=disk, clock=Clock())
+    other_keys = Auth(keys_dir=str(tmp_path / "other"))
+    assert "keys" in await refused(tmp_path, storage=disk, auth=other_keys)
+    # A later start does not move the date, and an earlier one is not gone back to.
+    for start in ("2026-06-01", "2020-01-01"):
+        async with open_world(storage=disk, clock=Clock(sandbox_start=start), time=time) as world:
+            assert world.today.toordinal() == START.toordinal() + 3
+
+
+async def test_the_real_clock_s_database_is_no_sandbox(open_world, tmp_path):
+    disk = on_disk(tmp_path)
+    time = Time()
+    async with open_world(storage=disk, clock=Clock(), time=time) as world:
+        assert world.today.isoformat() == "2027-01-15"
+    assert "sandbox_start" in await refused(tmp_path, storage=disk)
+    time.now_s -= 40 * 86_400  # the system's clock is set back: the date is not
+    async with open_world(storage=disk, clock=Clock(), time=time) as world:
+        assert world.today.isoformat() == "2027-01-15"
+
+
+async def test_tokens_and_what_was_revoked_outlive_a_restart(open_world, tmp_path):
+    disk = on_disk(tmp_path)
+    async with open_world(storage=disk) as world:
+        stays, leaves = await world.borrower(), await world.borrower()
+        await world.post("/api/logout/", None, leaves)
+        ops, time = world.ops, world.time
+    async with open_world(storage=disk, time=time) as world:
+        assert (await world.get("/api/me/", stays)).status == 200
+        assert (await world.get("/api/me/", leaves)).status == 401
+        assert (await world.get("/api/billing-runs/", ops)).status == 200
+        body = {"grant_type": "refresh_token", "refresh_token": stays.refresh_token}
+        assert (await world.post("/api/token/", body)).status == 200
+
+
+async def test_a_token_of_another_service_is_none(open_world, tmp_path):
+    """Whoever has other keys, another issuer or another audience speaks for nobody here."""
+    async with open_world() as world:
+        borrower = await world.borrower()
+        time = world.time
+    for auth in (
+        Auth(keys_dir=str(tmp_path / "other")),
+        Auth(keys_dir=str(tmp_path / "keys"), issuer="another"),
+        Auth(keys_dir=str(tmp_path / "keys"), audience="another"),
+        Auth(keys_dir=str(tmp_path / "keys")),  # the same keys, and nobody of this id in the vault
+    ):
+        async with open_world(auth=auth, time=time) as world:
+            assert (await world.get("/api/me/", borrower)).status == 401
+
+
+# Scoring ------------------------------------------------------------------------------------------
+
+
+async def test_borrowers_are_scored_from_the_configured_csv(open_world, tmp_path):
+    history = tmp_path / "history.csv"
+    balances = {"568450": 670, "24999.99": 300, "25000": 310, "234999": 440, "235000": 450, "910000": 900}
+    forced = {f"holder of {rupees}": round(float(rupees) * 100) for rupees in balances}
+    write_sample(history, 50, 1, balances_paise=forced)
+    async with open_world(scoring=Scoring(transactions_csv=str(history)), lending=Lending()) as world:
+        for rupees, score in balances.items():
+            borrower = await world.borrower(aadhar_id=f"holder of {rupees}")
+            assert (await world.scored(borrower))["credit_score"] == score, rupees
+        nobody = await world.borrower(aadhar_id="without a history")
+        assert (await world.scored(nobody))["credit_score"] == 300
+        # The file grows: whom its new rows touch is scored again.
+        with history.open("a") as file:
+            file.write("without a history,2025-01-01,CREDIT,40000.00\n")
+        await world.service.scoring.refresh()
+        assert (await world.scored(nobody))["credit_score"] == 320
+
+
+def test_the_scale_is_the_configuration_s(tmp_path):
+    config = config_in(tmp_path, scoring=Scoring(base_balance="0.00", step_balance="1.00", step_points=3))
+    rules = score_rules(config)
+    assert (rules.base_paise, rules.step_paise, rules.step_points) == (0, 100, 3)
+
+
+# Ending -------------------------------------------------------------------------------------------
+
+
+async def test_draining_answers_everything_that_was_taken(open_world):
+    async with open_world() as world:
+        borrower = await world.borrower()
+        loan = (await world.lend(borrower))["loan_id"]
+        sent = [asyncio.ensure_future(world.pay(borrower, loan, "1.00", f"t{n}")) for n in range(100)]
+        await sent[0]
+        await world.service.drain()
+        answers = await asyncio.gather(*sent)
+        done = [answer for answer in answers if answer.status == 201]
+        assert {(answer.status, answer.slug) for answer in answers} <= {(201, ""), (503, "draining")}
+        world.service.services.draining = False
+        assert (await world.loan(borrower, loan))["principal_received"] == f"{len(done)}.00"
+
+
+async def test_without_its_store_the_service_says_unknown_and_wants_to_end(open_world, tmp_path):
+    """The store is killed under it: nothing that follows is acknowledged, and what was, is there later."""
+    disk = on_disk(tmp_path)
+    async with open_world(storage=disk) as world:
+        borrower = await world.borrower()
+        loan = (await world.lend(borrower))["loan_id"]
+        await world.pay(borrower, loan, "1.00", "before")
+        world.errors_allowed = True
+        sent = [asyncio.ensure_future(world.pay(borrower, loan, "1.00", f"t{n}")) for n in range(40)]
+        await sent[0]
+        world.service.store._process.kill()
+        await world.service.broken.wait()
+        answers = await asyncio.gather(*sent)
+        assert {(answer.status, answer.slug) for answer in answers} <= {(201, ""), (500, "outcome-unknown")}
+        after = await world.pay(borrower, loan, "1.00", "after")
+        assert (after.status, after.slug) == (500, "outcome-unknown")
+        assert "the store has ended" in world.log.getvalue()
+        time = world.time
+    async with open_world(storage=disk, time=time) as world:
+        for number, answer in enumerate(answers):
+            again = await world.pay(borrower, loan, "1.00", f"t{number}")
+            assert again.status == 200 if answer.status == 201 else again.status in {200, 201}
+        assert (await world.pay(borrower, loan, "1.00", "before")).status == 200
+        assert (await world.loan(borrower, loan))["principal_received"] == "41.00"

@@ -1,0 +1,183 @@
+"""The control socket: commands on a database that is served, and what a killed service leaves of it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledgerd import control
+from ledgerd.app import Service as OpenService
+from ledgerd.app import open_service
+from ledgerd.config import Config, load_config
+from ledgerd.control import CommandFailed, control_socket, run_command
+from ledgerd.scheduler.billing import STOPPING
+from tests.crash.load import new_client
+from tests.process import ledgerd_here, serving, write_config
+
+CREATE = {"name": "till", "scopes": ["ops"]}
+
+
+def silent(_done: int, _total: int) -> None:
+    pass
+
+
+@asynccontextmanager
+async def listening(config: Config) -> AsyncIterator[OpenService]:
+    """A service in this process, with its socket and without HTTP."""
+    service = await open_service(config)
+    try:
+        async with control_socket(service):
+            yield service
+    finally:
+        await service.close()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return load_config(write_config(tmp_path), {})
+
+
+def command(monkeypatch: pytest.MonkeyPatch, work: control.Command) -> None:
+    """Let the service know a command of ours."""
+    monkeypatch.setitem(control.COMMANDS, "work", work)
+
+
+# The socket --------------------------------------------------------------------------------------
+
+
+async def test_a_killed_service_leaves_a_socket_that_hinders_nobody(tmp_path: Path):
+    config_path = write_config(tmp_path)
+    socket_path = tmp_path / "ledgerd.db.sock"
+    with serving(config_path) as service:
+        assert stat.S_IMODE(socket_path.stat().st_mode) == 0o600
+        service.signal(signal.SIGKILL)
+        assert service.process.wait() == -signal.SIGKILL
+    assert socket_path.is_socket()
+    create = ("client", "create", "till", "--scope", "ops", "--config", config_path)
+    made = await asyncio.to_thread(ledgerd_here, *create)  # perhaps while the orphaned store still ends
+    assert (made.code, made.stderr) == (0, "")
+    with serving(config_path) as service:
+        await new_client(service, "ops")
+    assert not socket_path.exists()
+
+
+async def test_a_path_longer_than_an_address(tmp_path: Path):
+    folder = tmp_path / ("long" * 20) / ("longer" * 20)
+    config = load_config(write_config(folder), {})
+    assert config.storage.socket_path is not None
+    assert len(str(config.storage.socket_path)) > 107
+    async with listening(config):
+        assert config.storage.socket_path.is_socket()
+        assert stat.S_IMODE(config.storage.socket_path.stat().st_mode) == 0o600
+        assert (await run_command(config, "create_client", CREATE, silent))["scopes"] == ["ops"]
+    assert not config.storage.socket_path.exists()
+    assert (await run_command(config, "create_client", CREATE, silent))["scopes"] == ["ops"]
+
+
+async def test_a_socket_that_nobody_listens_on_is_replaced(config: Config):
+    path = config.storage.socket_path
+    assert path is not None
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    assert (await run_command(config, "create_client", CREATE, silent))["scopes"] == ["ops"]
+    async with listening(config):
+        assert (await run_command(config, "create_client", CREATE, silent))["scopes"] == ["ops"]
+
+
+# Commands ----------------------------------------------------------------------------------------
+
+
+async def test_progress_arrives_while_the_command_runs(config: Config, monkeypatch: pytest.MonkeyPatch):
+    seen: list[tuple[int, int]] = []
+    arrived = asyncio.Event()
+
+    async def work(_service: OpenService, args: dict[str, Any], progress: control.Progress) -> Any:
+        progress(1, 3)
+        await arrived.wait()  # the caller has seen it before the command goes on
+        progress(2, 3)
+        progress(3, 3)
+        return {"got": args}
+
+    def show(done: int, total: int) -> None:
+        seen.append((done, total))
+        arrived.set()
+
+    command(monkeypatch, work)
+    async with listening(config), asyncio.timeout(20):
+        assert await run_command(config, "work", {"n": [1, "x"]}, show) == {"got": {"n": [1, "x"]}}
+    assert (seen[0], seen[-1]) == ((1, 3), (3, 3))
+
+
+@pytest.mark.parametrize("served", [True, False])
+async def test_a_command_that_is_refused_gives_its_one_line(config: Config, served: bool):
+    async def refusals() -> list[str]:
+        lines = []
+        for name, args in (
+            ("create_client", {"name": "till", "scopes": ["king"]}),
+            ("bill", {"date": "2999-01-01"}),
+            ("import_transactions", {"path": "/missing.csv"}),
+            ("backup", {"path": "/dev/null/backup"}),
+        ):
+            with pytest.raises(CommandFailed) as failed:
+                await run_command(config, name, args, silent)
+            lines.append(str(failed.value))
+        return lines
+
+    if served:
+        async with listening(config):
+            lines = await refusals()
+    else:
+        lines = await refusals()
+    for line, words in zip(lines, ("scope", "--date", "/missing.csv", "/dev/null/backup"), strict=True):
+        assert words in line
+        assert "\n" not in line
+
+
+async def test_keys_that_are_damaged_meanwhile_are_named(config: Config):
+    async with listening(config):
+        [path] = config.auth.keys_path.glob("*.pem")
+        path.write_bytes(b"")
+        with pytest.raises(CommandFailed, match=r"the key file .* is damaged"):
+            await run_command(config, "rotate_keys", {}, silent)
+
+
+async def test_a_stop_cuts_a_command_off(config: Config, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(control, "STOP_PATIENCE_S", 0.01)
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def work(_service: OpenService, _args: dict[str, Any], _progress: control.Progress) -> Any:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    command(monkeypatch, work)
+    async with asyncio.timeout(20):
+        async with listening(config):
+            caller = asyncio.create_task(run_command(config, "work", {}, silent))
+            await begun.wait()
+        assert ended.is_set()
+        with pytest.raises(CommandFailed, match="the running service"):
+            await caller
+
+
+async def test_a_stop_ends_billing_and_tells_who_asked_for_it(config: Config):
+    async with listening(config) as service:
+        await service.drain()
+        with pytest.raises(CommandFailed, match=STOPPING):
+            await run_command(config, "bill", {}, silent)
+
+
+async def test_a_command_that_this_version_does_not_know(config: Config):
+    async with listening(config):
+        with pytest.raises(CommandFailed, match="404"):
+            await run_command(config, "unheard_of", {}, silent)

@@ -1,0 +1,156 @@
+"""The service as a process: how it starts, what it refuses to start on, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.crash.load import Load, Payment, api, check, new_client, new_loans, open_books
+from tests.process import ledgerd, ledgerd_here, serving, write_config
+
+AT_REST = {"config.toml", "keys", "ledgerd.db", "ledgerd.db.lock", "ledgerd.journal.db"}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def refused(config_path: Path, **environment: str) -> str:
+    """Why the service does not start: the one line that it says."""
+    return ledgerd_here("serve", "--config", config_path, **environment).complaint
+
+
+def make_database(config_path: Path) -> None:
+    made = ledgerd_here("client", "create", "first", "--scope", "ops", "--config", config_path)
+    assert made.code == 0, made
+
+
+# Stopping ----------------------------------------------------------------------------------------
+
+
+async def test_sigterm_under_load_answers_everybody_and_leaves_nothing_behind(tmp_path: Path):
+    config_path = write_config(tmp_path)
+    with serving(config_path) as service:
+        books = await open_books(service, loans=3)
+
+        def on_answer(answers: int) -> None:
+            if answers == 150:
+                service.signal(signal.SIGTERM)
+
+        await Load(books, Random(5), on_answer).run(service, clients=32)
+        assert await service.until_ended() == 0
+    assert names(tmp_path) == AT_REST
+    assert books.counts["answered 500"] == 0
+    with serving(config_path) as service:
+        await check(books, service)
+    # A payment whose connection was ended without an answer was never begun.
+    assert books.counts["unknown, was there"] == 0
+    assert books.counts["lost"] == books.counts["doubled"] == 0
+
+
+async def test_one_service_owns_a_database_and_a_stop_answers_what_has_arrived(tmp_path: Path):
+    """Forty connections, a payment on each, and the signal as the first answer is read."""
+    config_path = write_config(tmp_path)
+    with serving(config_path) as service:
+        second = await asyncio.to_thread(ledgerd, "serve", "--config", config_path)
+        assert f"ledgerd.db is in use by another ledgerd (process {service.process.pid})" in second.complaint
+        token = await new_client(service, "payments:write")  # the first one is none the worse for it
+        [loan_id] = await new_loans(service, 1)
+        async with api(service, token, connections=40) as caller:
+            await asyncio.gather(*(caller.get("/livez") for _ in range(40)))
+            signalled = asyncio.Event()
+
+            async def pay(number: int) -> int:
+                status, _ = await caller.pay(Payment(f"t-{number}", loan_id, "1.00"))
+                if not signalled.is_set():
+                    signalled.set()
+                    service.signal(signal.SIGTERM)
+                return status
+
+            statuses = await asyncio.gather(*map(pay, range(40)))
+        assert set(statuses) <= {201, 503}
+        assert await service.until_ended() == 0
+
+
+async def test_a_stop_cuts_a_long_advance_off_and_the_date_goes_on_after_it(tmp_path: Path):
+    """Ten years would take minutes; whoever asked for them hears that the outcome is unknown."""
+    config_path = write_config(tmp_path, server={"shutdown_timeout_s": 3600})
+    with serving(config_path) as service:
+        token = await new_client(service, "ops")
+        async with api(service, token) as caller:
+            asked = asyncio.create_task(caller.post("/api/sandbox/advance-clock/", {"days": 3660}))
+            while not (runs := (await caller.get("/api/billing-runs/"))[1]["billing_runs"]):
+                pass
+            service.signal(signal.SIGTERM)
+            status, answer = await asked
+        assert (status, answer["type"]) == (500, "/problems/outcome-unknown")
+        assert await service.until_ended() == 0
+    with serving(config_path) as service:
+        async with api(service, token) as caller:
+            status, answer = await caller.post("/api/sandbox/advance-clock/", {"days": 1})
+        assert status == 200
+        assert runs[0]["business_date"] < answer["business_date"] < "2036-01-01"
+        service.signal(signal.SIGINT)  # Ctrl-C is for the service, which ends its store
+        assert await service.until_ended() == 0
+    assert names(tmp_path) == AT_REST
+
+
+# Refusing to start -------------------------------------------------------------------------------
+
+
+def test_a_port_in_use(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        why = ledgerd("serve", "--config", write_config(tmp_path, server={"port": port})).complaint
+    assert "in use" in why
+    assert str(port) in why
+    assert names(tmp_path) == AT_REST
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [("2026-01-01", "", "sandbox clock"), ("", "2026-01-01", "system clock")],
+)
+def test_a_sandbox_and_the_real_clock_share_no_database(tmp_path: Path, first: str, second: str, words: str):
+    config_path = write_config(tmp_path, clock={"sandbox_start": first})
+    make_database(config_path)
+    why = refused(write_config(tmp_path, clock={"sandbox_start": second}))
+    assert words in why
+    assert "sandbox_start" in why
+
+
+def test_keys_of_another_database(tmp_path: Path):
+    config_path = write_config(tmp_path)
+    make_database(config_path)
+    why = refused(config_path, LEDGERD_AUTH_KEYS_DIR=str(tmp_path / "other"))
+    assert "keys_dir" in why
+    # A key file that is damaged is named, and not made anew.
+    for path in (tmp_path / "keys").iterdir():
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        assert str(path) in refused(config_path)
+        path.write_bytes(whole)
+    assert len(list((tmp_path / "keys").iterdir())) == 2
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+    config_path = write_config(tmp_path)
+    why = refused(config_path, LEDGERD_STORAGE_URL=f"sqlite:///{tmp_path}/file/ledgerd.db")
+    assert str(tmp_path / "file") in why
+    why = refused(config_path, LEDGERD_AUTH_KEYS_DIR=str(tmp_path / "file"))
+    assert str(tmp_path / "file") in why
+
+
+@pytest.mark.parametrize("missing", ["ledgerd.db", "ledgerd.journal.db"])
+def test_half_a_database(tmp_path: Path, missing: str):
+    config_path = write_config(tmp_path)
+    make_database(config_path)
+    (tmp_path / missing).unlink()
+    assert f"{missing} is missing" in refused(config_path)
+    assert not (tmp_path / missing).exists()
