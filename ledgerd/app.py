@@ -163,6 +163,7 @@ async def _compose(service: Service) -> None:
             " restore its keys, or name their folder in [auth] keys_dir"
         )
     clock = await _open_clock(service)
+    await store.write("interrupt_runs", clock.now_ms())
     ids = Ids(chance.time_s, chance.random_bits)
     service.registry = registry = Registry(
         store, store.opened, clock, _actor_limits(config), metrics, service.break_down

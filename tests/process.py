@@ -29,7 +29,7 @@ from ledgerd.config import Config, load_config
 GUARD_S = 60  # only ever runs out when a test fails
 
 # A sandbox where everybody may borrow a lot at once: nobody waits for a bank history.
-SANDBOX = {
+SANDBOX: dict[str, dict[str, object]] = {
     "server": {"port": 0},
     "clock": {"sandbox_start": "2026-01-01"},
     "lending": {"min_credit_score": 300, "min_annual_income": "0.00", "max_amount": "10000000.00"},
@@ -158,9 +158,13 @@ class Service:
         if not self._ready.wait(GUARD_S) or self.port == 0:
             self.kill()
             raise AssertionError("\n".join(["the service did not get ready:", *self.log]))
+
+    @property
+    def store_pid(self) -> int:
+        """The process that holds the database's lock."""
         lock_path = self.config.storage.lock_path
         assert lock_path is not None
-        self.store_pid = int(lock_path.read_text().split()[-1])  # the service, then its store
+        return int(lock_path.read_text().split()[-1])  # the service, then its store
 
     @property
     def url(self) -> str:
@@ -182,7 +186,7 @@ class Service:
     def kill(self) -> None:
         """SIGKILL the service and its store at once, as a loss of power would."""
         self.process.kill()
-        if self.port:
+        if self.port and self._reader.is_alive():  # else its number may be another's by now
             with suppress(ProcessLookupError):
                 self.kill_store()
         self.ended()

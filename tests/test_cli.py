@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pytest
 
 import ledgerd as package
 from ledgerd.sample import write_sample
-from tests.crash.load import Payment, api, new_client, new_loans
+from tests.crash.load import Payment, api, client_token, new_client, new_loans
 from tests.process import Finished, Service, ledgerd, ledgerd_here, serving, write_config
 
 COMMANDS = {
@@ -63,6 +62,10 @@ def answer(finished: Finished) -> dict[str, Any]:
     value = json.loads(line)
     assert isinstance(value, dict)
     return value
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 async def here(*args: object) -> Finished:
@@ -172,15 +175,6 @@ def test_client_create_refuses_a_bad_scope(either: Path, scope: str):
     assert finished.stdout == ""
 
 
-async def test_a_client_made_while_nobody_serves_can_log_in(config_path: Path):
-    client = answer(await here("client", "create", "till", "--scope", "ops", "--config", config_path))
-    credentials = {name: client[name] for name in ("client_id", "client_secret")}
-    with serving(config_path) as service:
-        async with api(service) as caller:
-            grant = {"grant_type": "client_credentials", **credentials}
-            assert (await caller.post("/api/token/", grant))[0] == 200
-
-
 async def test_keys_rotate_while_the_service_runs(served: Service):
     old = await new_client(served, "ops")
     rotated = answer(await here("keys", "rotate", "--config", served.config_path))
@@ -252,13 +246,15 @@ def test_bill_refuses_the_future_and_what_is_no_date(either: Path, day: str):
 async def test_on_a_database_with_a_loan_served_and_then_not(tmp_path: Path):
     config_path = write_config(tmp_path / "first")
     to = ("--config", config_path)
+    early = answer(await here("client", "create", "till", "--scope", "ops", *to))
     with serving(config_path) as service:
+        await client_token(service, early)
         token = await new_client(service, "payments:write", "ops")
         [loan_id] = await new_loans(service, 1, amount="5000.00")
         payment = Payment("t-1", loan_id, "10.00")
         async with api(service, token) as caller:
             payment.note(*await caller.pay(payment))
-        running = answer(ledgerd("verify", *to))
+        running = answer(await here("verify", *to))
         assert (running["status"], running["events"]) == ("verified", 2)
         assert "in use by another ledgerd" in (await here("migrate", *to)).complaint
         backup = await here("backup", tmp_path / "second", *to)
@@ -273,7 +269,7 @@ async def test_on_a_database_with_a_loan_served_and_then_not(tmp_path: Path):
     assert (verified["status"], verified["bills"], verified["payments"]) == ("verified", 2, 1)
 
     edit(config_path, "UPDATE payments SET interest_paise = interest_paise + 1")
-    differs = ledgerd("verify", *to)
+    differs = await here("verify", *to)
     assert differs.code == 1
     assert json.loads(differs.stdout)["differences"] == 1
     assert [line.partition(" ")[0] for line in differs.stderr.splitlines()] == ["ledgerd:"] * 2
@@ -283,7 +279,7 @@ async def test_on_a_database_with_a_loan_served_and_then_not(tmp_path: Path):
 
 async def the_backup_serves(folder: Path, keys: Path, payment: Payment, token: str) -> None:
     """A backup has the names of the default configuration; the keys are backed up by themselves."""
-    assert set(os.listdir(folder)) == {"ledgerd.db", "ledgerd.journal.db"}
+    assert names(folder) == {"ledgerd.db", "ledgerd.journal.db"}
     shutil.copytree(keys, folder / "keys")
     config_path = write_config(folder)
     verified = answer(await here("verify", "--config", config_path))

@@ -106,7 +106,7 @@ async def test_a_stop_cuts_a_long_advance_off_and_the_date_goes_on_after_it(tmp_
 def test_a_port_in_use(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        why = ledgerd("serve", "--config", write_config(tmp_path, server={"port": port})).complaint
+        why = refused(write_config(tmp_path, server={"port": port}))
     assert "in use" in why
     assert str(port) in why
     assert names(tmp_path) == AT_REST

@@ -24,6 +24,7 @@ from ledgerd.storage.ports import Opened, Store, StoreError
 LOAD_LOANS_MAX = 500  # loans read in one query
 MESSAGES_A_TURN = 64  # of one mailbox, before others run
 EVICTION_SCAN_MAX = 64
+FORGOTTEN_A_TURN = 500  # idle loans, before others run
 
 
 class ActorLimits(msgspec.Struct, frozen=True):
@@ -60,8 +61,7 @@ class Registry:
         self._to_load: list[LoanActor] = []
         self._loading: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
-        self._sweep: asyncio.TimerHandle | None = None
-        self._schedule_sweep()
+        self._sweep = self._loop.call_later(limits.resident_idle_s / 4, self._forget_idle)
 
     @property
     def resident(self) -> int:
@@ -214,20 +214,19 @@ class Registry:
                 break
         raise Overloaded("as many loans are busy as may be resident")
 
-    def _schedule_sweep(self) -> None:
-        self._sweep = self._loop.call_later(self.limits.resident_idle_s / 4, self._forget_idle)
-
     def _forget_idle(self) -> None:
         """Forget what nobody asked for in a while. The oldest come first, so this stops at the first that is
-        young.
+        young or busy; many go a few at a time, so that others run in between.
         """
         before_s = self._loop.time() - self.limits.resident_idle_s
-        while self._actors:
-            actor = next(iter(self._actors.values()))
-            if actor.used_at_s > before_s or not actor.idle:
+        again_in_s = 0.0
+        for _ in range(FORGOTTEN_A_TURN):
+            actor = next(iter(self._actors.values()), None)
+            if actor is None or actor.used_at_s > before_s or not actor.idle:
+                again_in_s = self.limits.resident_idle_s / 4
                 break
             del self._actors[actor.loan_id]
-        self._schedule_sweep()
+        self._sweep = self._loop.call_later(again_in_s, self._forget_idle)
 
     # Stopping ------------------------------------------------------------------------------------
 
@@ -239,5 +238,4 @@ class Registry:
 
     def close(self) -> None:
         """Stop the timer."""
-        if self._sweep is not None:
-            self._sweep.cancel()
+        self._sweep.cancel()

@@ -67,17 +67,14 @@ async def advance_clock(services: Services, call: Call) -> Reply:
         errors.add("days", "send either days or to")
         errors.check()
     today = services.clock.today()
-    if isinstance(body.days, int):
-        to = today + body.days
-    else:
-        to = business_date("to", str(body.to))
-        if not 1 <= to - today <= DAYS_MAX:
-            errors.add("to", f"must be 1 to {DAYS_MAX} days after {format_day(today)}")
-            errors.check()
-    if to > LAST_DAY:
-        errors.add("days" if body.to is UNSET else "to", "is past the end of the calendar")
+    days = body.days if isinstance(body.days, int) else 0
+    to = 0 if days else business_date("to", str(body.to))
+    if to and not 1 <= to - today <= DAYS_MAX:
+        errors.add("to", f"must be 1 to {DAYS_MAX} days after {format_day(today)}")
+    elif max(to, today + days) > LAST_DAY:
+        errors.add("days" if days else "to", "is past the end of the calendar")
     errors.check()
-    rows = await services.billing.advance(to)
+    rows = await services.billing.advance(days=days, to=to)
     shown = [run_shown(row) for row in rows]
     return Reply(200, payloads.ClockAdvanced(format_day(services.clock.today()), shown))
 

@@ -28,8 +28,10 @@ class BillingRuns(Protocol):
         """
         ...
 
-    async def advance(self, to: int) -> list[list[Any]]:
-        """Move the sandbox's date day by day, running each day's jobs, and return the rows of the runs."""
+    async def advance(self, *, days: int = 0, to: int = 0) -> list[list[Any]]:
+        """Move the sandbox's date by `days`, or up to the day `to`, running each day's jobs before the next;
+        return the rows of the runs.
+        """
         ...
 
 

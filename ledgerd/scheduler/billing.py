@@ -91,15 +91,16 @@ class Billing:
         """What the nightly alarm does: bill up to today, however many nights were missed."""
         await self.run(self._clock.today())
 
-    async def advance(self, to: int) -> list[list[Any]]:
-        """Move the sandbox's date one day at a time, each day's jobs run before the next; return the runs'
-        rows.
+    async def advance(self, *, days: int = 0, to: int = 0) -> list[list[Any]]:
+        """Move the sandbox's date one day at a time, one caller after another; see
+        http.services.BillingRuns.
         """
         clock = self._clock
         assert isinstance(clock, SandboxClock)
         rows = []
         async with self._advancing:
-            while clock.today() < to:
+            last = to or clock.today() + days
+            while clock.today() < last:
                 self._refuse_when_closed()
                 day = clock.today() + 1
                 await self._store.write("save_clock", "sandbox", day)

@@ -145,7 +145,7 @@ class Engine:
             while True:
                 await self._some.wait()
                 self._some.clear()
-                # Not asyncio.wait_for: on Python 3.11 that swallows a cancellation which comes with `_enough`.
+                # Not wait_for: on Python 3.11 that swallows a cancellation which comes with `_enough`.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(GATHER_S):
                         await self._enough.wait()

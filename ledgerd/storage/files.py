@@ -116,6 +116,8 @@ async def take_lock(path: Path, service_pid: int | None = None) -> Callable[[], 
 def _prepare(tables: Path, journal: Path) -> None:
     """Make both files when neither is there, check both otherwise."""
     if tables.exists() != journal.exists():
+        _finish_making(tables, journal)
+    if tables.exists() != journal.exists():
         missing = journal if tables.exists() else tables
         raise StoreError(f"{missing} is missing beside its other half: restore it from a backup")
     if not tables.exists():
@@ -154,6 +156,14 @@ def make_files(tables: Path, journal: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _finish_making(tables: Path, journal: Path) -> None:
+    """Put the second file in its place, when make_files was stopped between its two renames."""
+    for path in (tables, journal):
+        new = path.with_name(f"{path.name}.new")
+        if new.exists() and not path.exists():
+            new.replace(path)
 
 
 def _tie(journal: sqlite3.Connection, tables: sqlite3.Connection) -> None:

@@ -54,13 +54,14 @@ class Journal:
         events: list[StoredEvent] = []
         verdicts: list[Verdict] = []
         for index, entry in enumerate(entries):
+            owner = None if entry.once_key is None else owners.get(entry.once_key)
             resume_at = self._resume_at.get(entry.loan_id)
             if resume_at is not None:
                 if entry.base_version != resume_at:
-                    verdicts.append(Verdict(index, "stale"))
+                    # With its owner, so that a storm of retries is decided again once, not once for each.
+                    verdicts.append(Verdict(index, "stale", owner))
                     continue
                 del self._resume_at[entry.loan_id]
-            owner = None if entry.once_key is None else owners.get(entry.once_key)
             if owner is not None:
                 verdicts.append(Verdict(index, "taken", owner))
                 if entry.events:

@@ -49,7 +49,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Verdict(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What became of the entry at `index`, where it was not simply appended.
 
-    taken: `owner` is the event that has the once_key; nothing was written, and the loan's later entries are
+    `owner` is the event that has the once_key. taken: nothing was written, and the loan's later entries are
     dropped as stale until one comes with this entry's base_version again.
     """
 

@@ -60,8 +60,10 @@ class Server:
 
     async def _answer(self, request: Request) -> None:
         failed: Any = None
+        result: Any
         try:
-            result = await self._call(request.method, request.args)
+            # Encoded in here: what can't be encoded is a bug that its caller has to hear of, too.
+            result = msgspec.Raw(encoder.encode(await self._call(request.method, request.args)))
         except StoreError as error:
             failed, result = "refused", str(error)
         except OSError as error:  # a backup's folder

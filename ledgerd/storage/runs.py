@@ -9,12 +9,17 @@ from typing import Any
 _COLUMNS = "id, business_date, status, due, billed, failed, started_at_ms, ended_at_ms"
 
 
-def begin_run(connection: sqlite3.Connection, run_id: int, business_date: int, started_at_ms: int) -> None:
-    """Record that a run starts; one that a stop cut off is closed as interrupted."""
+def interrupt_runs(connection: sqlite3.Connection, ended_at_ms: int) -> None:
+    """Close the runs that a stop cut off."""
     connection.execute(
         "UPDATE billing_runs SET status = 'interrupted', ended_at_ms = ? WHERE status = 'running'",
-        (started_at_ms,),
+        (ended_at_ms,),
     )
+
+
+def begin_run(connection: sqlite3.Connection, run_id: int, business_date: int, started_at_ms: int) -> None:
+    """Record that a run starts; one that was cut off is closed as interrupted."""
+    interrupt_runs(connection, started_at_ms)
     connection.execute(
         "INSERT INTO billing_runs (id, business_date, status, due, billed, failed, started_at_ms)"
         " VALUES (?, ?, 'running', 0, 0, 0, ?)",
@@ -86,6 +91,7 @@ READS: dict[str, Callable[..., Any]] = {
 }
 WRITES: dict[str, Callable[..., Any]] = {
     "begin_run": begin_run,
+    "interrupt_runs": interrupt_runs,
     "save_run": save_run,
     "save_clock": save_clock,
 }

@@ -205,13 +205,13 @@ class Laws:
 
 
 def is_a_bug(command: Command | None) -> bool:
-    """What the rules were never meant to see: nothing paid, or a second disbursal of a loan."""
-    return isinstance(command, Disburse) or (isinstance(command, Repay) and command.amount_paise == 0)
+    """What the rules were never meant to see: see `World.bug`, or a second disbursal of a loan."""
+    return isinstance(command, Disburse) or (isinstance(command, Repay) and isinstance(command.for_bill, str))
 
 
 def decided(loan: Loan | None, command: Command, day: int) -> list[Event] | Rejection | None:
     """Decide; None when that is a bug on this state."""
-    with suppress(AssertionError, IndexError):
+    with suppress(AssertionError, TypeError):
         return decide(loan, command, day)
     return None
 

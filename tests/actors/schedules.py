@@ -46,7 +46,7 @@ class Schedule:
         self.kinds = chance.choices(
             (
                 *(self.pay, self.retry, self.look, self.bill),
-                *(self.lend_again, self.lend_elsewhere, self.pay_nothing, self.close_and_err),
+                *(self.lend_again, self.lend_elsewhere, self.err, self.close_and_err),
             ),
             (50, 15, 10, 8, 6, 1, 2, 4),
             k=200,
@@ -128,10 +128,8 @@ class Schedule:
                 again = msgspec.structs.replace(asked.command, payment_id=self.world.serial())
                 self.send(asked.loan_id, again)
 
-    def pay_nothing(self) -> None:
-        """A bug on some states only: no bill is unpaid there."""
-        loan_id = self.loan()
-        self.send(loan_id, self.world.repay(self.random.choice(self.ids), 0))
+    def err(self) -> None:
+        self.send(self.loan(), self.world.bug(self.random.choice(self.ids)))
 
     def close_and_err(self) -> None:
         """Close a loan, and send what is a bug only if that payment did not count, with more behind it."""
@@ -144,8 +142,9 @@ class Schedule:
         if not taken or not payoff:
             return
         self.send(loan_id, self.world.repay(self.random.choice(taken), payoff))
-        for amount in (0, 100, 0, 100):
-            self.send(loan_id, self.world.repay(f"u{self.world.serial()}", amount))
+        for _ in range(2):
+            self.send(loan_id, self.world.bug(f"u{self.world.serial()}"))
+            self.send(loan_id, self.world.repay(f"u{self.world.serial()}", 100))
 
     def look(self) -> None:
         self.send(self.loan(), None, self.random.choice((None, BORROWER)))

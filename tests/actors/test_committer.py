@@ -95,7 +95,7 @@ async def test_a_broken_journal_fails_all_that_waits_and_says_so_once():
     second = [world.ask(2, world.repay("u", 100)), world.ask(1, world.repay("v", 100))]
     await turns()
     queued = world.ask(3, world.repay("w", 100))
-    bug, behind_bug = world.ask(2, world.repay("x", 0)), world.ask(2)
+    bug, behind_bug = world.ask(2, world.bug("x")), world.ask(2)
     cold = world.ask(99)
     world.store.append_failure = OSError("no space left")
     world.store.process_append()

@@ -228,7 +228,7 @@ async def test_a_bug_is_its_callers_alone():
     world = opened(100_000, 100_000)
     await warm(world, 1, 2)
     before, view = world.ask(1, world.repay("t", 100)), world.ask(1)
-    bug = world.ask(1, world.repay("u", 0))
+    bug = world.ask(1, world.bug("u"))
     after, elsewhere = world.ask(1, world.repay("v", 200)), world.ask(2, world.repay("w", 300))
     assert isinstance(bug.answer, ActorFailed)
     await world.quiet()
@@ -262,7 +262,7 @@ async def test_what_waits_behind_a_bug_is_decided_even_if_all_before_it_were_rep
     world.ask(1, world.repay("t", 100))
     await world.quiet()
     retry = world.ask(1, world.repay("t", 100))
-    bug = world.ask(1, world.repay("u", 0))
+    bug = world.ask(1, world.bug("u"))
     after = world.ask(1, world.repay("v", 100))
     await world.quiet()
     assert isinstance(retry.answer, Replayed)
@@ -281,7 +281,7 @@ async def test_a_bug_while_deciding_again_drops_nothing():
     await warm(world, 1)
     asked = [
         world.ask(1, world.repay("t", 100_000)),  # seems to close the loan ..
-        world.ask(1, world.repay("u", 0)),  # .. so that this is refused; then it is a bug
+        world.ask(1, world.bug("u")),  # .. so that this is refused; then it is a bug
         world.ask(1, world.repay("v", 100)),
         world.ask(1, None, BORROWER),
     ]

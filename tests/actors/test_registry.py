@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import msgspec
 import pytest
 
 from ledgerd.actors.messages import Accepted, Overloaded, Replayed, View
+from ledgerd.actors.registry import FORGOTTEN_A_TURN
 from ledgerd.domain.commands import IssueBills, Rejection
 from ledgerd.storage.ports import StoreError
 from tests.actors.laws import Laws
-from tests.actors.world import START, WIDE, World, turns, virtual
+from tests.actors.world import START, WIDE, VirtualLoop, World, turns, virtual
 
 
 def opened(loans: int, **limits: float) -> World:
@@ -119,6 +121,24 @@ async def test_loans_that_nobody_asks_for_are_forgotten():
     await asyncio.sleep(200)
     assert resident(world) == []
     world.registry.close()
+
+
+@virtual
+async def test_many_idle_loans_are_forgotten_a_few_a_turn():
+    many = 2 * FORGOTTEN_A_TURN + 200
+    world = opened(0, resident_idle_s=100.0)
+    for loan_id in range(1, many + 1):
+        world.ask(loan_id, world.disburse(100, None), new=True)
+    await world.quiet()
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.now_s += 200.0
+    left = [world.registry.resident]
+    while left[-1]:
+        await turns(1)
+        left.append(world.registry.resident)
+    assert left[0] == many
+    assert max(before - after for before, after in pairwise(left)) == FORGOTTEN_A_TURN
 
 
 @virtual
@@ -234,7 +254,7 @@ async def test_a_long_mailbox_does_not_keep_others_waiting():
 async def test_drain_waits_until_all_is_answered():
     world = opened(2)
     await warm(world, 1)
-    asked = [world.ask(1, world.repay("t", 100)), world.ask(2), world.ask(1, world.repay("u", 0))]
+    asked = [world.ask(1, world.repay("t", 100)), world.ask(2), world.ask(1, world.bug("u"))]
     draining = asyncio.ensure_future(world.registry.drain())
     for _ in range(20):
         await turns()

@@ -14,7 +14,7 @@ from tests.actors.schedules import run_seed
 
 SEEDS = 3_000
 ROUNDS = 10
-SEEDS_TO_NOTICE_MAX = 300
+SEEDS_TO_NOTICE_MAX = 200
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS // ROUNDS))

@@ -109,6 +109,11 @@ async def new_client(service: Service, *scopes: str) -> str:
     """Make a client through the running service, and return a token of it."""
     args = {"name": "load", "scopes": list(scopes)}
     client = await run_command(service.config, "create_client", args, lambda _done, _total: None)
+    return await client_token(service, client)
+
+
+async def client_token(service: Service, client: dict[str, Any]) -> str:
+    """Log a client in."""
     async with api(service) as caller:
         credentials = {name: client[name] for name in ("client_id", "client_secret")}
         status, granted = await caller.post(

@@ -39,3 +39,9 @@ async def world(open_world: OpenWorld) -> AsyncIterator[World]:
 async def borrower(world: World) -> Caller:
     """Somebody registered, scored and logged in."""
     return await world.borrower()
+
+
+@pytest.fixture
+async def loan(world: World, borrower: Caller) -> str:
+    """The borrower's loan of 5,000 at 14 % a year over 12 cycles, lent today."""
+    return (await world.lend(borrower))["loan_id"]

@@ -15,7 +15,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,23 @@ AUTHORISATION = {"unauthorized", "insufficient-scope"}
 ANYWHERE = {"not-found", "method-not-allowed", "draining", "overloaded", "malformed"}
 # X-Request-ID and Date differ between any two answers.
 OWN_HEADERS = {"x-request-id", "date"}
+
+# By the route's name: a body that each call takes.
+GOOD_BODIES: dict[str, Any] = {
+    "registerUser": {
+        "name": "Asha",
+        "email": "asha@example.com",
+        "aadhar_id": "asha",
+        "annual_income": "1",
+        "password": "correct horse",
+    },
+    "login": {"aadhar_id": "nobody", "password": "correct horse"},
+    "token": {"grant_type": "refresh_token", "refresh_token": "none"},
+    "applyLoan": {"amount": "1.00", "interest_rate": "1", "tenure": 1},
+    "makePayment": {"loan_id": "0" * 16, "amount": "1.00", "transaction_id": "x"},
+    "startBillingRun": {},
+    "advanceClock": {"days": 1},
+}
 
 
 @dataclass(frozen=True)
@@ -339,6 +356,11 @@ class World:
             assert self.errors_allowed or json.loads(line)["level"] not in {"error", "critical"}, line
         for secret in self.secrets:
             assert secret not in text, f"a secret stands in the log: {secret[:12]}.."
+
+
+def day(number: int) -> str:
+    """The date so many days after START."""
+    return (START + timedelta(number)).isoformat()
 
 
 def route_of(method: str, path: str) -> Route | None:

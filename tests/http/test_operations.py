@@ -5,17 +5,10 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-import pytest
-
 from ledgerd.config import Clock
 from tests.http.outside import START, Answer
 
 RUN = ["run_id", "business_date", "due", "billed", "failed", "status", "started_at", "seconds"]
-
-
-@pytest.fixture
-async def loan(world, borrower) -> str:
-    return (await world.lend(borrower))["loan_id"]
 
 
 async def run_billing(world, body=None) -> Answer:
@@ -132,6 +125,14 @@ async def test_the_date_moves_day_by_day(world, borrower, loan):
     answer = await advance(world, {"to": "2026-02-03"})
     assert [run["business_date"] for run in answer.json["billing_runs"]] == ["2026-02-02", "2026-02-03"]
     assert (await world.loan(borrower, loan))["as_of"] == "2026-02-03"
+
+
+async def test_days_asked_for_at_once_all_pass(world):
+    answers = await asyncio.gather(*(advance(world, {"days": 2}) for _ in range(5)))
+    assert {answer.status for answer in answers} == {200}
+    assert world.today == START + timedelta(10)
+    dates = [run["business_date"] for answer in answers for run in answer.json["billing_runs"]]
+    assert sorted(dates) == [(START + timedelta(number)).isoformat() for number in range(1, 11)]
 
 
 async def test_where_the_date_may_not_go(world):

@@ -6,8 +6,6 @@ import asyncio
 from collections import Counter
 from datetime import timedelta
 
-import pytest
-
 from ledgerd.config import Limits
 from tests.http.outside import Answer, on_disk
 
@@ -15,12 +13,6 @@ RECEIPT = {
     "payment_id", "transaction_id", "loan_id", "status", "paid_on", "recorded_at", "amount", "interest",
     "principal", "allocations", "outstanding", "loan_status", "next_due", "replayed",
 }  # fmt: skip
-
-
-@pytest.fixture
-async def loan(world, borrower) -> str:
-    """5,000 at 14 % a year, lent today."""
-    return (await world.lend(borrower))["loan_id"]
 
 
 def refused(answer: Answer, status: int, slug: str) -> bool:

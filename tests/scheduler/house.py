@@ -59,7 +59,7 @@ class House:
         """Lend `count` loans today, or so many days apart."""
         for number in range(count):
             if number and every_days:
-                await self.billing.advance(self.clock.today() + every_days)
+                await self.billing.advance(to=self.clock.today() + every_days)
             loan_id = self.ids.new()
             terms = Terms(
                 amount_paise=amount_paise + number,

@@ -182,6 +182,7 @@ async def test_a_loan_that_fails_is_counted_and_named_and_stops_no_other():
         await home.lend(5)
         broken_id = home.loan_ids[1]
         actor = home.registry._actors[broken_id]
+        assert actor.loan is not None
         actor.loan = msgspec.structs.replace(actor.loan, unpaid_bills=(None,))
         home.clock.set(START + 30)
         with capture_logs() as logs:
@@ -216,8 +217,8 @@ async def test_runs_for_different_dates_take_turns():
     async with house(window=1) as home:
         await home.lend(3)
         home.clock.set(START + 60)
-        early, late = await asyncio.gather(home.billing.run(START + 30), home.billing.run(START + 60))
-        assert (counts(early), counts(late)) == ((3, 3, 0), (3, 3, 0))
+        late, early = await asyncio.gather(home.billing.run(START + 60), home.billing.run(START + 30))
+        assert (counts(late), counts(early)) == ((3, 3, 0), (0, 0, 0))
         assert [run["status"] for run in await home.runs()] == ["completed", "completed"]
         assert await home.numbers() == [[1, 2]] * 3
 
@@ -285,7 +286,7 @@ async def test_a_long_run_is_answered_while_it_goes_on(monkeypatch: pytest.Monke
 async def test_advancing_runs_each_day_in_order_and_dates_agree_with_the_reference():
     async with house() as home:
         await home.lend(30)
-        rows = await home.billing.advance(START + 400)
+        rows = await home.billing.advance(to=START + 400)
         assert [row[1] for row in rows] == list(range(START + 1, START + 401))
         assert {row[2] for row in rows} == {"completed"}
         assert {row[1] - START: counts(row) for row in rows if row[3]} == {
@@ -315,7 +316,9 @@ def shown(bill: BillIssued) -> dict[str, Any]:
 async def test_calls_to_advance_take_turns():
     async with house() as home:
         await home.lend(3)
-        one, other = await asyncio.gather(home.billing.advance(START + 40), home.billing.advance(START + 70))
+        one, other = await asyncio.gather(
+            home.billing.advance(to=START + 40), home.billing.advance(to=START + 70)
+        )
         assert [row[1] - START for row in one] == list(range(1, 41))
         assert [row[1] - START for row in other] == list(range(41, 71))
         assert await home.numbers() == [[1, 2]] * 3
@@ -324,11 +327,11 @@ async def test_calls_to_advance_take_turns():
 async def test_a_caller_of_advance_who_goes_away_leaves_no_day_half_done():
     async with house(window=1) as home:
         await home.lend(5)
-        caller = asyncio.ensure_future(home.billing.advance(START + 60))
+        caller = asyncio.ensure_future(home.billing.advance(to=START + 60))
         await until(lambda: home.clock.today() == START + 30)
         caller.cancel()
         await asyncio.gather(caller, return_exceptions=True)
-        rows = await home.billing.advance(START + 60)
+        rows = await home.billing.advance(to=START + 60)
         assert rows[-1][1] == START + 60
         assert await home.numbers() == [[1, 2]] * 5
         assert [run["status"] for run in await home.runs()] == ["completed"] * 60

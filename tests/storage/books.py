@@ -13,10 +13,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
+
 from ledgerd.domain.commands import Disburse, IssueBills, Rejection, Repay, payment_key
 from ledgerd.domain.events import Event, Terms, encode_event, kind_of
 from ledgerd.domain.loan import Loan, bring_up_to_date, decide, evolve
 from ledgerd.domain.money import daily_rate
+from ledgerd.domain.scoring import ScoreRules
 from ledgerd.storage.chain import GENESIS, event_hash
 from ledgerd.storage.engine import Engine
 from ledgerd.storage.files import make_files
@@ -25,10 +28,13 @@ from ledgerd.storage.migrate import migrate
 from ledgerd.storage.ports import Entry, Loaded, NewEvent, StoredEvent
 from ledgerd.storage.projections import project
 from ledgerd.storage.sqlite import InlineDatabase, connect_reader, connect_writer, file_uri, transact
+from ledgerd.storage.tail import Tail
+from ledgerd.storage.transactions import score_users
 
 START = 739_000
 BORROWER = 7
 CALLER = "c:1"
+RULES = ScoreRules(10_000_00, 15_000_00, 10, 300, 900)
 
 
 def terms(amount_paise: int = 5_000_00, tenure: int = 6, disbursed_on: int = START) -> Terms:
@@ -71,7 +77,7 @@ class Writer:
         return self._entry(decide(self.loan, IssueBills(through), through), None)
 
     def pay(self, transaction_id: str, amount_paise: int = 10_00, today: int | None = None) -> Entry:
-        """Pay, at most the payoff, after the bills that fell due by then: perhaps an entry of several events."""
+        """Pay, at most the payoff, after the bills that fell due: perhaps an entry of several events."""
         assert self.loan is not None
         self.payments += 1
         today = self.loan.accrued_through if today is None else today
@@ -114,7 +120,8 @@ def live(writer: Writer, chance: Random, moves: int, prefix: str = "") -> Iterat
             continue
         most = due.payoff_paise(today)
         asked = max(1, sum(bill.amount_paise for bill in due.unpaid_bills))
-        amount = chance.choices([1, most, max(1, most // 9), asked, max(1, asked // 2)], [20, 5, 30, 25, 20])[0]
+        amounts = [1, most, max(1, most // 9), asked, max(1, asked // 2)]
+        [amount] = chance.choices(amounts, [20, 5, 30, 25, 20])
         yield writer.pay(f"{prefix}{writer.loan_id}-{writer.payments + 1}", min(amount, most), today)
 
 
@@ -126,12 +133,14 @@ def stored(entries: Sequence[Entry], first_seq: int = 1) -> list[StoredEvent]:
             key = entry.once_key if offset == len(entry.events) else None
             seq = first_seq + len(rows)
             rows.append(
-                StoredEvent(seq, entry.loan_id, entry.base_version + offset, new.kind, key, new.hash, new.body)
+                StoredEvent(
+                    seq, entry.loan_id, entry.base_version + offset, new.kind, key, new.hash, new.body
+                )
             )
     return rows
 
 
-# The two files, bare --------------------------------------------------------------------------------
+# The two files, bare -------------------------------------------------------------------------------
 
 
 ADD_USER = "INSERT INTO users VALUES (?1, 'Asha', ?1, ?1, 1, 'hash', NULL, 0)"
@@ -188,7 +197,7 @@ def appended(bare: Bare, journal: Journal, entries: Sequence[Entry]) -> None:
     assert journal.append(bare.journal, entries) == []
 
 
-# Files on disk --------------------------------------------------------------------------------------
+# Files on disk -------------------------------------------------------------------------------------
 
 
 class Place:
@@ -218,12 +227,57 @@ class Place:
             connection.executescript("PRAGMA foreign_keys = OFF; PRAGMA synchronous = OFF")
             return connection.execute(sql, params).rowcount
 
+    def damage(self, file: str, start: int, data: bytes) -> None:
+        """Write bytes into the middle of a file."""
+        with getattr(self, file).open("r+b") as opened:
+            opened.seek(start)
+            opened.write(data)
+
     @contextmanager
     def projection_held(self) -> Iterator[None]:
         """Hold the tables' write lock from outside: nothing can be projected meanwhile."""
         with closing(sqlite3.connect(self.tables, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield
+
+
+def write_book(place: Place, seed: int, unprojected: int = 0) -> None:
+    """A database of a few loans' lives, some people and their scores; the last events perhaps unprojected."""
+    chance = Random(seed)
+    place.make()
+    tables = connect_writer(file_uri(place.tables))
+    journal = connect_writer(file_uri(place.journal))
+    journal.execute("ATTACH ? AS tables", (file_uri(place.tables, "ro"),))
+    add_people(tables)
+    lives = [live(Writer(loan_id), chance, 14) for loan_id in chance.sample(range(1, 2**62), 5)]
+    keeper = Journal(Tail())
+    while lives:
+        batch: list[Entry] = []
+        for _ in range(chance.randint(1, 5)):
+            if lives and (entry := next(of := chance.choice(lives), None)) is not None:
+                batch.append(entry)
+            elif lives:
+                lives.remove(of)
+        assert keeper.append(journal, batch) == []
+    events = keeper.tail.turn()
+    transact(tables, project, events[: len(events) - unprojected])
+    for connection in (journal, tables):
+        connection.close()
+
+
+def add_people(tables: sqlite3.Connection) -> None:
+    tables.execute("INSERT INTO imports VALUES (1, 'f', 0, 0, x'', '{}', 0, 0, 0, 1)")
+    for user_id in (BORROWER, 8, 9):
+        tables.execute(ADD_USER, (user_id,))
+        tables.execute("INSERT INTO vault VALUES (?, ?, x'00', '0000')", (user_id, bytes([user_id])))
+        for amount in (90_000_00, user_id * 15_000_00):
+            tables.execute(
+                "INSERT INTO transactions (identity_key, kind, amount_paise, date, import_id)"
+                " VALUES (?, 'CREDIT', ?, 1, 1)",
+                (bytes([user_id]), amount),
+            )
+    transact(tables, score_users, [BORROWER, 8], *msgspec.structs.astuple(RULES))
+    tables.execute("INSERT INTO meta VALUES ('scored_through', 6)")
 
 
 async def add_borrower(store: Any, user_id: int = BORROWER) -> None:

@@ -21,7 +21,7 @@ from ledgerd.storage.engine import Engine
 from ledgerd.storage.ports import Entry, Loaded, StoredEvent, Verdict
 from ledgerd.storage.projections import load_rows, payment_values, project
 from ledgerd.storage.sqlite import InlineDatabase
-from tests.storage.books import START, Bare, Writer, key_of, stored, terms
+from tests.storage.books import Bare, Writer, key_of, stored, terms
 
 SEEDS = 2_000
 CHUNKS = 4
@@ -45,7 +45,7 @@ class Model:
         for index, entry in enumerate(entries):
             owner = self.owners.get(entry.once_key or b"")
             if self.resume_at.get(entry.loan_id, entry.base_version) != entry.base_version:
-                verdicts.append(Verdict(index, "stale"))
+                verdicts.append(Verdict(index, "stale", owner))
                 continue
             self.resume_at.pop(entry.loan_id, None)
             if owner is not None:
@@ -205,7 +205,9 @@ class Schedule:
         head = len(self.model.journal)
         assert await self.engine.project_through(head) == head
         await self.check()
-        rows = self.bare.journal.execute("SELECT seq, loan_id, version, kind, once_key, hash, body FROM events")
+        rows = self.bare.journal.execute(
+            "SELECT seq, loan_id, version, kind, once_key, hash, body FROM events"
+        )
         assert [StoredEvent(*row) for row in rows] == self.model.journal
         keys = [event.once_key for event in self.model.journal if event.once_key is not None]
         assert len(keys) == len(set(keys))
@@ -221,7 +223,7 @@ class Schedule:
 async def run_seed(bare: Bare, seed: int) -> Counter[str]:
     schedule = Schedule(bare, seed)
     await schedule.start()
-    for _ in range(schedule.chance.choice([5, 15, 30])):
+    for _ in range(schedule.chance.choice([5, 10, 25])):
         steps = {"send": 8, "deliver": 8, "project": 6, "check": 2, "restart": 1}
         if not schedule.on_their_way:
             del steps["deliver"]
@@ -248,4 +250,6 @@ async def test_no_schedule_breaks_the_rules(bare: Bare, monkeypatch: pytest.Monk
             error.add_note(f"seed {seed}")
             raise
         bare.clear()
-    assert min(counts[what] for what in ("taken", "stale", "restart", "project", "check")) > SEEDS / CHUNKS / 2
+    assert (
+        min(counts[what] for what in ("taken", "stale", "restart", "project", "check")) > SEEDS / CHUNKS / 2
+    )

@@ -84,7 +84,9 @@ def test_a_failed_insert_is_not_acknowledged(bare: Bare) -> None:
     """The process ends then; whoever opens the files next finds them as they were."""
     journal, writer = recovered(bare), Writer(1)
     journal.append(bare.journal, [writer.lend()])
-    bare.journal.execute("CREATE TEMP TRIGGER full BEFORE INSERT ON batches BEGIN SELECT RAISE(FAIL, 'full'); END")
+    bare.journal.execute(
+        "CREATE TEMP TRIGGER full BEFORE INSERT ON batches BEGIN SELECT RAISE(FAIL, 'full'); END"
+    )
     with pytest.raises(sqlite3.Error, match="full"):
         journal.append(bare.journal, [writer.pay("t")])
     assert (journal.head_seq, len(journal.tail)) == (1, 1)

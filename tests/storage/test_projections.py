@@ -1,4 +1,4 @@
-"""Projection: the same rows however the journal is cut into slices, and the way back to what actors decide on."""
+"""Projection: the same rows however the journal is sliced, and the way back to what actors decide on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ def lives(seed: int) -> list[StoredEvent]:
 
 def dump(bare: Bare) -> dict[str, list[object]]:
     return {table: bare.tables.execute(f"SELECT * FROM {table}").fetchall() for table in TABLES}
-
 
 
 @pytest.mark.parametrize("seed", range(12))

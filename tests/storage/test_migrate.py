@@ -1,0 +1,126 @@
+"""Migrations: numbered, forward only, each whole or not at all."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from typing import get_args
+
+import pytest
+
+from ledgerd.storage import migrate as migrate_module
+from ledgerd.storage.files import migrate_files, open_engine
+from ledgerd.storage.migrate import FileKind, check_schema, migrate, migrations, schema_version
+from ledgerd.storage.ports import StoreError
+from ledgerd.storage.verify import verify_files
+from tests.storage.books import RULES, Place, write_book
+
+KINDS: tuple[FileKind, ...] = get_args(FileKind)
+ADD_NOTE = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT) STRICT; INSERT INTO notes VALUES (1, 'x');"
+BROKEN = "CREATE TABLE half (id INTEGER); INSERT INTO half VALUES (1); INSERT INTO nowhere VALUES (1);"
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        yield connection
+
+
+def with_next(monkeypatch: pytest.MonkeyPatch, **next_of: str) -> None:
+    """What the version of ledgerd after this one would bring."""
+
+    def more(kind: FileKind) -> list[tuple[int, str]]:
+        known = migrations(kind)
+        return [*known, (known[-1][0] + 1, next_of[kind])] if kind in next_of else known
+
+    monkeypatch.setattr(migrate_module, "migrations", more)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_file_gets_them_all_in_order_once(connection: sqlite3.Connection, kind: FileKind) -> None:
+    numbers = [number for number, _ in migrations(kind)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert schema_version(connection) == 0
+    assert migrate(connection, kind) == len(numbers)
+    assert schema_version(connection) == numbers[-1]
+    check_schema(connection, kind)
+    assert migrate(connection, kind) == 0
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    assert "meta" in names
+    for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE type = 'table'"):
+        assert "STRICT" in sql
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_broken_migration_leaves_nothing_behind(
+    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, kind: FileKind
+) -> None:
+    migrate(connection, kind)
+    have = schema_version(connection)
+    before = connection.execute("SELECT * FROM sqlite_schema").fetchall()
+    with_next(monkeypatch, **{kind: BROKEN})
+    with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+        migrate(connection, kind)
+    connection.execute("ROLLBACK")
+    assert schema_version(connection) == have
+    assert connection.execute("SELECT * FROM sqlite_schema").fetchall() == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_newer_file_is_refused(connection: sqlite3.Connection, kind: FileKind) -> None:
+    connection.execute("PRAGMA user_version = 99")
+    for refuse in (check_schema, migrate):
+        with pytest.raises(StoreError, match=f"the {kind} file has schema 99, .*install the newer ledgerd"):
+            refuse(connection, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_file_is_refused(connection: sqlite3.Connection, kind: FileKind) -> None:
+    with pytest.raises(StoreError, match=f"the {kind} file is empty"):
+        check_schema(connection, kind)
+
+
+# Files ---------------------------------------------------------------------------------------------
+
+
+async def test_a_file_of_an_older_version_is_refused_until_it_is_migrated(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_book(place, seed=1)
+    with_next(monkeypatch, tables=ADD_NOTE)
+    with pytest.raises(StoreError, match=r"the tables file has schema 1, .* needs 2: run `ledgerd migrate`"):
+        await open_engine(*place.paths)
+    with pytest.raises(StoreError, match="run `ledgerd migrate`"):
+        verify_files(place.tables, place.journal, RULES, lambda done, total: None)
+    assert [await migrate_files(*place.paths) for _ in range(2)] == [1, 0]
+    assert place.query("SELECT * FROM notes") == [(1, "x")]
+    await (await open_engine(*place.paths)).close()
+    assert verify_files(place.tables, place.journal, RULES, lambda done, total: None).found == 0
+
+
+async def test_both_files_are_migrated_and_a_broken_one_stays_what_it_was(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_book(place, seed=1)
+    with_next(monkeypatch, journal=ADD_NOTE, tables=BROKEN)
+    with pytest.raises(StoreError, match=r"ledgerd\.db: no such table: .*nowhere"):
+        await migrate_files(*place.paths)
+    assert place.query("PRAGMA user_version", file="journal") == [(2,)]
+    assert place.query("PRAGMA user_version") == [(1,)]
+    assert place.query("SELECT name FROM sqlite_schema WHERE name = 'half'") == []
+    with_next(monkeypatch, journal=ADD_NOTE, tables=ADD_NOTE)
+    assert await migrate_files(*place.paths) == 1
+
+
+async def test_only_a_database_that_is_there_is_migrated(place: Place) -> None:
+    with pytest.raises(StoreError, match="no database here"):
+        await migrate_files(*place.paths)
+    assert not place.tables.exists()
+    place.make()
+    place.journal.write_bytes(b"")
+    with pytest.raises(StoreError, match="the journal file is empty"):
+        await migrate_files(*place.paths)
+    place.journal.write_bytes(b"no database" * 1_000)
+    with pytest.raises(StoreError, match="not a database"):
+        await migrate_files(*place.paths)
