@@ -54,7 +54,6 @@ TESTS_OF_THE_WHOLE = {
 FOLDERS_OF_THE_WHOLE = {"crash", "simulation"}
 WITHOUT_OWN_TEST = {
     "actors/messages.py",
-    "domain/commands.py",
     "storage/ports.py",
 }
 

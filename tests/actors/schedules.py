@@ -66,7 +66,7 @@ class Schedule:
         world.open()
         steps = (self.ask, self.disk, self.turn, self.project, self.day, self.wait, self.hang_up, self.die)
         weights = (50, 40 * self.disk_speed, 20, chance.choice((0.3, 4)), 2, 1, 1, 0.2)
-        for step in chance.choices(steps, weights, k=chance.randrange(30, 140)):
+        for step in chance.choices(steps, weights, k=chance.randrange(20, 110)):
             await step()
             assert world.registry.resident <= self.limits.resident_loans
         await world.quiet()

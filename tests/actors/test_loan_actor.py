@@ -7,7 +7,7 @@ import msgspec
 from ledgerd.actors.messages import Accepted, ActorFailed, Replayed, View
 from ledgerd.domain.commands import IssueBills, Rejection
 from tests.actors.laws import Laws
-from tests.actors.world import BORROWER, START, World, turns, virtual
+from tests.actors.world import BORROWER, METRICS, START, World, turns, virtual
 
 CONFLICT = Rejection("transaction-id-conflict")
 
@@ -218,6 +218,18 @@ async def test_a_new_loan_whose_key_is_taken_leaves_nothing_behind():
     assert behind.answer == Rejection("loan-not-found")
     assert world.registry.resident == 0
     Laws(world).check()
+
+
+@virtual
+async def test_a_storm_of_retries_is_decided_again_once_a_batch_not_once_a_payment():
+    world = opened(10_000_000)
+    first = [world.ask(1, world.repay(f"t{number}", 100)) for number in range(2_500)]
+    await world.quiet()
+    before = METRICS.registry.get_sample_value("ledgerd_fallbacks_total")
+    retries = [world.ask(1, world.repay(f"t{number}", 100)) for number in range(2_500)]
+    await world.quiet()
+    assert [each.answer for each in retries] == [Replayed(1, each.answer.event) for each in first]
+    assert METRICS.registry.get_sample_value("ledgerd_fallbacks_total") - before == 2
 
 
 # Bugs --------------------------------------------------------------------------------------------

@@ -27,8 +27,8 @@ def test_every_answer_follows_from_what_is_on_disk(first: int):
             error.add_note(f"seed {seed}")
             raise
     # The schedules reach what they are for.
-    assert seen["messages"] > 8_000
-    assert seen["fallbacks"] > 500
+    assert seen["messages"] > 5_000
+    assert seen["fallbacks"] > 300
     for kind in ("Accepted", "Replayed", "View", "transaction-id-conflict", "ActorFailed", "StoreError"):
         assert seen[kind] > 100, kind
 

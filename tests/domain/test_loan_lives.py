@@ -21,8 +21,8 @@ from tests.reference import ReferenceLoan
 
 LIVES = 2_000
 GROUPS = 8  # so that several workers share them
-LONGEST_DAYS = 550
-MOST_CYCLES = 18
+LONGEST_DAYS = 450
+MOST_CYCLES = 15
 
 
 def rupees(paise: int) -> str:

@@ -137,7 +137,7 @@ CREATE TABLE payments (
     amount_paise    INTEGER NOT NULL,
     interest_paise  INTEGER NOT NULL,
     principal_paise INTEGER NOT NULL,
-    allocations     TEXT    NOT NULL               -- JSON: [[bill, due_date, interest_paise, principal_paise], ..]; 0, 0 beyond the bills
+    allocations     TEXT    NOT NULL               -- JSON: [[bill, due_date, interest_paise, principal_paise], ..]
 ) STRICT;
 
 -- The index of what was written once: which event owns a key.
