@@ -76,8 +76,12 @@ class AccessLog:
         duration_s: float,
         request_id: str,
         loan_id: str | None = None,
+        *,
+        id_is_ours: bool = False,
     ) -> None:
-        """Write the line; `route` is the pattern of the path, never the path itself."""
+        """Write the line; `route` is the pattern of the path, never the path itself. An id that the caller
+        sent is masked.
+        """
         if self._stream is None:
             return
         second = int(time.time())
@@ -85,7 +89,8 @@ class AccessLog:
             self._second = second
             self._timestamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
         duration_ms = round(duration_s * 1000, 2)
-        request_id = _masked(request_id)
+        if not id_is_ours:
+            request_id = _masked(request_id)
         if self._pretty:
             loan = f" loan {loan_id}" if loan_id else ""
             text = f"{self._timestamp} {method} {route} {status} {duration_ms} ms {request_id}{loan}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,17 @@ from ledgerd.control import control_socket
 from ledgerd.http.listener import Listener
 from ledgerd.http.protocol import EdgeLimits
 from ledgerd.observe import AccessLog, log
+
+COLLECT_AFTER = (50_000, 20, 50)  # new objects, young collections, middle ones
+
+
+def calm_collector() -> None:
+    """Have the garbage collector pass over what lives as long as the process, and come by less often: a
+    resident loan is no garbage, and a request leaves hardly any cycles behind.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
 
 
 async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int], None] | None = None) -> int:
@@ -26,6 +38,7 @@ async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int]
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     service = await open_service(config)
+    calm_collector()
     try:
         server = config.server
         listener = Listener(

@@ -12,8 +12,9 @@ from ledgerd.actors.loan_actor import Pending
 from ledgerd.observe import Metrics
 from ledgerd.storage.ports import AppendReply, Entry, Opened, Store
 
-BATCHES_IN_FLIGHT = 2
+BATCHES_IN_FLIGHT = 1
 BATCH_ENTRIES_MAX = 2_000
+GATHER_TURNS_MAX = 8
 
 
 class Committer:
@@ -43,11 +44,18 @@ class Committer:
     def put(self, pending: Pending, entry: Entry) -> None:
         """Queue an entry; what is put in one turn of the loop goes in one batch."""
         self._queue.append((pending, entry))
-        if not self._scheduled and len(self._tasks) < BATCHES_IN_FLIGHT:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
+        self._gather()
 
-    def _flush(self) -> None:
+    def _gather(self) -> None:
+        if self._queue and not self._scheduled and len(self._tasks) < BATCHES_IN_FLIGHT:
+            self._scheduled = True
+            self._loop.call_soon(self._flush, 0, 1)
+
+    def _flush(self, seen: int, turn: int) -> None:
+        """Send the queue once a turn of the loop has brought nothing more to it."""
+        if seen < len(self._queue) < BATCH_ENTRIES_MAX and turn < GATHER_TURNS_MAX:
+            self._loop.call_soon(self._flush, len(self._queue), turn + 1)
+            return
         self._scheduled = False
         if self._queue and not self.broken and len(self._tasks) < BATCHES_IN_FLIGHT:
             batch, self._queue = self._queue[:BATCH_ENTRIES_MAX], self._queue[BATCH_ENTRIES_MAX:]
@@ -68,7 +76,7 @@ class Committer:
             self._break(error)
         finally:
             self._tasks.discard(task)
-        self._flush()
+        self._gather()
 
     def _break(self, error: Exception) -> None:
         """Send nothing more: every actor is ahead of the disk now, and the service stops."""

@@ -13,17 +13,18 @@ from typing import Final
 
 UNITS_PER_PAISA: Final = 100_000
 
-_RUPEES: Final = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,2})?", re.ASCII)
+_DECIMAL: Final = re.compile(r"([0-9]{1,13})(?:\.([0-9]{1,2}))?", re.ASCII)
 
 
 def parse_hundredths(text: str) -> int | None:
     """Read a decimal with at most two places as hundredths, or None unless it matches
     `[0-9]{1,13}(.[0-9]{1,2})?`.
     """
-    if _RUPEES.fullmatch(text) is None:
+    match = _DECIMAL.fullmatch(text)
+    if match is None:
         return None
-    whole, _, fraction = text.partition(".")
-    return int(whole) * 100 + int(fraction.ljust(2, "0"))
+    whole, fraction = match.groups("0")
+    return int(whole) * 100 + int(fraction) * (10 if len(fraction) == 1 else 1)
 
 
 def parse_rupees(text: str) -> int | None:

@@ -57,8 +57,8 @@ class FieldErrors:
 
 def decimal_literal(raw: msgspec.Raw) -> int | None:
     """Read a JSON string or number literal as hundredths, by the money rule, else None."""
-    text = bytes(raw).decode("utf-8", "replace")
-    if text.startswith('"'):
+    text = str(raw, "utf-8", "replace")
+    if text[0] == '"':
         text = json.loads(text) if "\\" in text else text[1:-1]
     return parse_hundredths(text)
 

@@ -62,7 +62,10 @@ class Desk:
         """Note an answer and return it. `route` is the pattern of the path, never the path itself."""
         seconds = time.perf_counter() - started_s
         self.metrics.observe_request(route, response.status, seconds)
-        self.access.write(request.method, route, response.status, seconds, request_id, loan_id)
+        ours = "X-Request-ID" not in request.headers
+        self.access.write(
+            request.method, route, response.status, seconds, request_id, loan_id, id_is_ours=ours
+        )
         return response
 
 

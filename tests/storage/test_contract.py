@@ -248,11 +248,11 @@ async def test_a_stale_entry_hears_whose_its_key_is(store: AnyStore) -> None:
     """So that a storm of retries is decided again once, and not once for each."""
     [one] = await lent(store, 1)
     assert await append(store, one.pay("t"), one.pay("u"), one.pay("v")) == ()
-    owners = {row.once_key: row for row in [await owner_of(store, name) for name in "tuv"]}
+    owners = {key_of(name): await owner_of(store, name) for name in "tuv"}
     batch = [one.pay("t"), one.pay("u"), one.pay("new"), one.pay("v")]
     verdicts = await append(store, *batch)
     assert [verdict.outcome for verdict in verdicts] == ["taken", "stale", "stale", "stale"]
-    assert [verdict.owner for verdict in verdicts] == [owners.get(entry.once_key) for entry in batch]
+    assert [verdict.owner for verdict in verdicts] == [owners.get(entry.once_key or b"") for entry in batch]
 
 
 async def test_a_question_with_the_right_version_ends_a_stale_run(store: AnyStore) -> None:

@@ -298,30 +298,50 @@ def test_a_watermark_that_lies_is_found(book: Place, tmp_path: Path) -> None:
 
 def test_events_with_right_hashes_that_break_the_rules_are_found(book: Place, tmp_path: Path) -> None:
     """Somebody who writes the whole journal anew, chain and digests and all, still has to obey the rules."""
-
-    def one_paisa_less_interest(event: Event) -> Event:
-        assert isinstance(event, BillIssued)
-        return msgspec.structs.replace(event, interest_paise=event.interest_paise - 1)
-
-    def a_later_date(event: Event) -> Event:
-        assert isinstance(event, PaymentRecorded)
-        return msgspec.structs.replace(event, paid_on=event.paid_on + 300)
-
-    def another_receipt(event: Event) -> Event:
-        assert isinstance(event, PaymentRecorded)
-        return msgspec.structs.replace(event, outstanding_interest_paise=event.outstanding_interest_paise + 1)
-
-    for kind, forge in (
-        ("billed", one_paisa_less_interest),
-        ("paid", a_later_date),
-        ("paid", another_receipt),
+    for kind, forge, says in (
+        ("billed", one_paisa_less_interest, "the rules give"),
+        ("paid", a_later_date, "the rules give"),
+        ("paid", another_receipt, "the rules give"),
+        ("paid", another_key, "its once_key is not its own"),
+        ("paid", a_gap, "version"),
     ):
         place = copy_of(book, tmp_path)
         [(seq,)] = place.query("SELECT min(seq) FROM events WHERE kind = ?", kind, file="journal")
         rewrite(place, seq, forge)
         differences = differs(place)
-        assert any(line.startswith(f"event {seq} of") and "the rules give" in line for line in differences)
+        assert any(line.startswith(f"event {seq} of") and says in line for line in differences)
         assert not any("match its" in line for line in differences)
+
+
+def one_paisa_less_interest(stored: StoredEvent) -> StoredEvent:
+    event = decode_event(stored.body)
+    assert isinstance(event, BillIssued)
+    return with_body(stored, msgspec.structs.replace(event, interest_paise=event.interest_paise - 1))
+
+
+def a_later_date(stored: StoredEvent) -> StoredEvent:
+    event = decode_event(stored.body)
+    assert isinstance(event, PaymentRecorded)
+    return with_body(stored, msgspec.structs.replace(event, paid_on=event.paid_on + 300))
+
+
+def another_receipt(stored: StoredEvent) -> StoredEvent:
+    event = decode_event(stored.body)
+    assert isinstance(event, PaymentRecorded)
+    paise = event.outstanding_interest_paise + 1
+    return with_body(stored, msgspec.structs.replace(event, outstanding_interest_paise=paise))
+
+
+def another_key(stored: StoredEvent) -> StoredEvent:
+    return msgspec.structs.replace(stored, once_key=b"p:c:1:another")
+
+
+def a_gap(stored: StoredEvent) -> StoredEvent:
+    return msgspec.structs.replace(stored, version=stored.version + 1)
+
+
+def with_body(stored: StoredEvent, event: Event) -> StoredEvent:
+    return msgspec.structs.replace(stored, body=encode_event(event))
 
 
 def rewrite(place: Place, seq: int, forge: Any) -> None:
@@ -334,13 +354,17 @@ def rewrite(place: Place, seq: int, forge: Any) -> None:
             "SELECT seq, loan_id, version, kind, once_key, hash, body FROM events"
         ).fetchall():
             event = StoredEvent(*row)
-            body = encode_event(forge(decode_event(event.body))) if event.seq == seq else event.body
+            if event.seq == seq:
+                event = forge(event)
             head = event_hash(
-                heads.get(event.loan_id, GENESIS), event.loan_id, event.version, event.once_key, body
+                heads.get(event.loan_id, GENESIS), event.loan_id, event.version, event.once_key, event.body
             )
             heads[event.loan_id] = head
             hashes.append(head)
-            journal.execute("UPDATE events SET hash = ?, body = ? WHERE seq = ?", (head, body, event.seq))
+            journal.execute(
+                "UPDATE events SET version = ?, once_key = ?, hash = ?, body = ? WHERE seq = ?",
+                (event.version, event.once_key, head, event.body, event.seq),
+            )
             if event.seq in batches:
                 digest, hashes = batch_digest(digest, hashes), []
                 journal.execute("UPDATE batches SET digest = ? WHERE last_seq = ?", (digest, event.seq))
