@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from ledgerd.actors.registry import ActorLimits, Registry
@@ -134,20 +135,20 @@ class Service:
             log.error("background work failed", error=f"{type(error).__name__}: {error}")
 
 
-async def open_service(config: Config, chance: Chance | None = None) -> Service:
-    """Open the database and start everything but the listener. Raises StoreError or KeyFileError, one line
-    each.
+async def open_service(config: Config, chance: Chance | None = None, *, background: bool = True) -> Service:
+    """Open the database and start everything but the listener; a single command needs no `background` work.
+    Raises StoreError or KeyFileError, one line each.
     """
     service = Service(config, chance or Chance())
     try:
-        await _compose(service)
+        await _compose(service, background=background)
     except BaseException:
         await service.close()
         raise
     return service
 
 
-async def _compose(service: Service) -> None:
+async def _compose(service: Service, *, background: bool) -> None:
     config, chance, stack = service.config, service.chance, service.stack
     kind = config.identity.kind
     keys = load_or_create_vault_keys(config.auth.keys_path, chance.random_bytes)
@@ -186,7 +187,9 @@ async def _compose(service: Service) -> None:
     service.scoring = scoring = Scoring(
         store, identities, score_rules(config), config.scoring.transactions_path, chance.time_s
     )
-    await scoring.start()
+    await store.write("use_score_rules", *msgspec.structs.astuple(score_rules(config)))
+    if background:
+        await scoring.start()
     stack.push_async_callback(scoring.close)
     lending = LendingRules(
         config.lending.min_credit_score,

@@ -84,10 +84,11 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end; what it refuses is said on one line."""
     try:
         return uvloop.run(work)
-    except (CommandFailed, StoreError, KeyFileError) as error:
+    except (CommandFailed, StoreError, KeyFileError, RuntimeError, UnicodeError) as error:
         raise fail(str(error)) from None
     except OSError as error:
-        raise fail(error.strerror or str(error)) from None
+        where = f"{error.filename}: " if error.filename else ""
+        raise fail(f"{where}{error.strerror or error}") from None
 
 
 def command(config: Config, name: str, args: dict[str, Any], label: str | None = None) -> Any:

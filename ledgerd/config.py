@@ -99,7 +99,7 @@ class Storage(Section, frozen=True):
 
     @property
     def socket_path(self) -> Path | None:
-        """The Unix socket of the store: ledger.db.sock."""
+        """The Unix socket that the command line speaks to: ledger.db.sock."""
         path = self.tables_path
         return path and path.with_name(f"{path.name}.sock")
 

@@ -181,7 +181,7 @@ async def run_command(config: Config, name: str, args: dict[str, Any], progress:
             return await _call(path, name, args, progress)
         except ConnectionRefusedError:
             pass  # left behind by a service that was killed
-    service = await open_service(config)
+    service = await open_service(config, background=False)
     try:
         answer = await _run(COMMANDS[name], service, args, progress)
     finally:

@@ -66,7 +66,8 @@ async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int]
             service.services.draining = True
             await listener.stop_accepting()
             with suppress(TimeoutError):
-                await asyncio.wait_for(service.drain(), server.shutdown_timeout_s)
+                async with asyncio.timeout(server.shutdown_timeout_s):
+                    await service.drain()
             await listener.close(server.shutdown_timeout_s)
     finally:
         await service.close()

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from ledgerd.actors.registry import Registry
 
 
+OWNERS_MAX = 4_096
+
+
 class Pending:
     """A message that was decided and whose answer waits until it is durable. `before` is the actor as it was
     decided on.
@@ -201,6 +204,8 @@ class LoanActor:
     def learn(self, owner: StoredEvent) -> None:
         """Remember whose key it is, for the messages that are about to be decided again."""
         if owner.once_key is not None:
+            if len(self._owners) >= OWNERS_MAX:
+                self._owners.clear()  # the journal tells again
             self._owners[owner.once_key] = owner
 
     def taken(self, pending: Pending, owner: StoredEvent) -> None:

@@ -102,6 +102,7 @@ def decide(loan: Loan | None, command: Command, today: int) -> list[Event] | Rej
             return [] if loan is None else list(bring_up_to_date(loan, through)[0])
         case Disburse(borrower_id, terms, recorded_at_ms, idempotency_key):
             assert loan is None, "a loan is disbursed once"
+            terms = msgspec.structs.replace(terms, disbursed_on=today)  # decided today, whenever it was asked
             return [LoanDisbursed(borrower_id, terms, recorded_at_ms, idempotency_key)]
         case _:
             assert_never(command)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from ledgerd.actors.messages import Answer, Replayed, View
+from ledgerd.actors.messages import Accepted, Replayed, View
 from ledgerd.domain.calendar import format_day
-from ledgerd.domain.commands import Disburse, Rejection
+from ledgerd.domain.commands import Disburse, Rejection, repeats
 from ledgerd.domain.eligibility import Reason, reasons_against
-from ledgerd.domain.events import BillIssued, LoanDisbursed, Terms
+from ledgerd.domain.events import BillIssued, Event, LoanDisbursed, Terms, decode_event
 from ledgerd.domain.loan import evolve
 from ledgerd.domain.money import daily_rate, rupees
 from ledgerd.http import payloads, present
@@ -18,6 +18,9 @@ from ledgerd.http.route import Call, Reply
 from ledgerd.http.services import Services
 from ledgerd.http.tokens import Caller
 from ledgerd.ids import format_id, parse_id
+from ledgerd.storage.ports import StoredEvent
+
+KEY_CONFLICT = "This Idempotency-Key was used with another body."
 
 
 def loan_not_found() -> Problem:
@@ -28,37 +31,37 @@ def loan_not_found() -> Problem:
 async def apply_loan(services: Services, call: Call) -> Reply:
     """POST /api/apply-loan/"""
     assert call.caller is not None
-    key = idempotency_key(call)
     terms = requested_terms(services, call.body)
-    command = Disburse(call.caller.id, terms, services.clock.now_ms(), key)
+    command = Disburse(call.caller.id, terms, services.clock.now_ms(), idempotency_key(call))
     if command.once_key is not None:
         owner = await services.store.read("owner_of", command.once_key)
         if owner is not None:  # before every business rule: a replay does not depend on today's score
-            return _applied(await _replay(services, command))
+            return await _replayed(services, command, owner)
     await check_eligible(services, call.caller, terms.amount_paise)
     loan_id = services.ids.new()
     answer = await services.registry.ask(loan_id, command, new=True)
-    if not isinstance(answer, Rejection):
-        # Once it is in the tables, lists show the loan, and a cold load finds it, without a special case.
-        await services.store.project_through(services.registry.committer.head_seq)
-    call.loan_id = format_id(loan_id)
-    return _applied(answer)
-
-
-async def _replay(services: Services, command: Disburse) -> Answer:
-    """Ask the journal as any retry does: an actor of a new loan falls back on the owner of the key."""
-    answer: Answer = await services.registry.ask(services.ids.new(), command, new=True)
-    return answer
-
-
-def _applied(answer: Answer) -> Reply:
     if isinstance(answer, Rejection):
-        raise Problem(answer.code, "This Idempotency-Key was used with another body.")
-    assert not isinstance(answer, View)
-    event = answer.event
+        raise Problem(answer.code, KEY_CONFLICT)
+    assert isinstance(answer, Accepted | Replayed)
+    # Once it is in the tables, lists show the loan, and a cold load finds it, without a special case.
+    await services.store.project_through(services.registry.committer.head_seq)
+    call.loan_id = format_id(answer.loan_id)
+    return _applied(answer.loan_id, answer.event, replayed=isinstance(answer, Replayed))
+
+
+async def _replayed(services: Services, command: Disburse, owner: StoredEvent) -> Reply:
+    """Answer an application from the event that has its key."""
+    event = decode_event(owner.body)
+    if not repeats(command, owner.loan_id, owner.loan_id, event):
+        raise Problem("idempotency-key-conflict", KEY_CONFLICT)
+    await services.store.project_through(owner.seq)  # as above: what is answered can be read
+    return _applied(owner.loan_id, event, replayed=True)
+
+
+def _applied(loan_id: int, event: Event | None, *, replayed: bool) -> Reply:
     assert isinstance(event, LoanDisbursed)
-    shown = present.new_loan(answer.loan_id, event, evolve(None, event))
-    if isinstance(answer, Replayed):
+    shown = present.new_loan(loan_id, event, evolve(None, event))
+    if replayed:
         return Reply(200, shown, {"Idempotent-Replayed": "true"})
     return Reply(201, shown, {"Location": f"/api/loans/{shown.loan_id}/"})
 
@@ -187,7 +190,8 @@ async def get_statement(services: Services, call: Call) -> Reply:
     issued: list[BillIssued] = []
     if cursor is None:
         issued = await read("issued_bills", seen.loan_id, seen.version)
-        issued += seen.issued
+        # A bill that the view issues may have been written since: both are the same, to the paisa.
+        issued = list({bill.number: bill for bill in (*issued, *seen.issued)}.values())
     loan, today = seen.loan, seen.today
     return Reply(
         200,

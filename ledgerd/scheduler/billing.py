@@ -9,6 +9,7 @@ answers that there is nothing to do.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from ledgerd.actors.messages import Accepted, Overloaded
@@ -36,11 +37,14 @@ class Run:
         self.started_at_ms = started_at_ms
         self.ended_at_ms: int | None = None
         self.due = self.billed = self.failed = 0
+        self.interrupted = False
 
     @property
     def status(self) -> str:
         """As in billing_runs."""
-        return "running" if self.ended_at_ms is None else "completed"
+        if self.ended_at_ms is None:
+            return "running"
+        return "interrupted" if self.interrupted else "completed"
 
     @property
     def row(self) -> list[Any]:
@@ -131,20 +135,18 @@ class Billing:
             raise StoreError(STOPPING)
 
     async def _bill(self, run: Run) -> None:
-        async with self._one_at_a_time:
-            await self._store.write("begin_run", run.run_id, run.business_date, run.started_at_ms)
-            await self._store.project_through(self._registry.committer.head_seq)
-            after = [0, 0]
-            while True:
-                page = await self._store.read("loans_due", run.business_date, *after, PAGE_LOANS)
-                if not page:
-                    break
-                run.due += len(page)
-                await self._bill_page([loan_id for _, loan_id in page], run)
-                after = page[-1]
-                await self._save(run)
+        # Before its turn comes: whoever waits for it can look it up.
+        await self._store.write("begin_run", run.run_id, run.business_date, run.started_at_ms)
+        try:
+            async with self._one_at_a_time:
+                await self._bill_due(run)
+        except BaseException:
+            run.interrupted = True
+            raise
+        finally:
             run.ended_at_ms = self._clock.now_ms()
-            await self._save(run)
+            with suppress(StoreError):  # a store that has ended: the next start marks the run
+                await self._save(run)
         if run.due:
             log.info(
                 "billing run",
@@ -154,6 +156,15 @@ class Billing:
                 billed=run.billed,
                 failed=run.failed,
             )
+
+    async def _bill_due(self, run: Run) -> None:
+        await self._store.project_through(self._registry.committer.head_seq)
+        after = [0, 0]
+        while page := await self._store.read("loans_due", run.business_date, *after, PAGE_LOANS):
+            run.due += len(page)
+            await self._bill_page([loan_id for _, loan_id in page], run)
+            after = page[-1]
+            await self._save(run)
 
     async def _bill_page(self, loan_ids: list[int], run: Run) -> None:
         committer = self._registry.committer

@@ -16,7 +16,6 @@ from ledgerd.domain.scoring import ScoreRules
 from ledgerd.observe import log
 from ledgerd.scheduler.importer import (
     Identities,
-    ImportFailed,
     ImportSummary,
     NamedStore,
     Progress,
@@ -103,8 +102,8 @@ class Scoring:
             if stamp == self._imported:
                 return
             summary = await import_file(self._store, self._identities, path, self._time_s)
-        except (ImportFailed, OSError) as error:
-            reason = str(error) if isinstance(error, ImportFailed) else f"{path}: {error.strerror}"
+        except Exception as error:  # noqa: BLE001 - whatever it is, who is pending is scored all the same
+            reason = f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)
             if reason != self.last_error:  # a file that stays away is told once
                 log.warning("transactions_not_imported", reason=reason)
             self.last_error = reason
@@ -124,8 +123,11 @@ class Scoring:
         while True:
             await self._woken.wait()
             self._woken.clear()
-            async with self._scoring:
-                await score_pending(self._store, self._rules)
+            try:
+                async with self._scoring:
+                    await score_pending(self._store, self._rules)
+            except Exception as error:  # noqa: BLE001 - the next who registers is scored all the same
+                log.error("scoring_failed", error=f"{type(error).__name__}: {error}")
 
 
 async def import_and_score(

@@ -21,7 +21,7 @@ from ledgerd.storage import pages, people, projections, runs, transactions
 from ledgerd.storage.chain import GENESIS
 from ledgerd.storage.journal import Journal
 from ledgerd.storage.ports import AppendReply, Entry, Loaded, Opened, StoredEvent, StoreError
-from ledgerd.storage.sqlite import Database, snapshot, transact
+from ledgerd.storage.sqlite import Database, connect_reader, file_of, file_uri, snapshot, transact
 from ledgerd.storage.tail import Tail
 
 READS: dict[str, Callable[..., Any]] = {**pages.READS, **runs.READS, **people.READS, **transactions.READS}
@@ -173,8 +173,12 @@ class Engine:
         """Copy the tables first, then the journal, which may only be ahead of them."""
         folder = Path(path)
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=False)
-        await self._tables.run(_copy, folder / "ledgerd.db")
-        await self._journal_db.run(_copy, folder / "ledgerd.journal.db")
+        for database, name in ((self._tables, "ledgerd.db"), (self._journal_db, "ledgerd.journal.db")):
+            file = await database.run(file_of)
+            if file:  # through a reader of its own: payments and logins go on meanwhile
+                await asyncio.to_thread(_copy_file, Path(file), folder / name)
+            else:
+                await database.run(_copy, folder / name)
 
     async def close(self) -> None:
         """Project what is left and close every connection, then let go of the files."""
@@ -212,6 +216,14 @@ def take_epoch(connection: sqlite3.Connection) -> int:
         "UPDATE meta SET value = value + 1 WHERE key = 'epoch' RETURNING value"
     ).fetchone()[0]
     return epoch
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    reader = connect_reader(file_uri(source, "ro"))
+    try:
+        _copy(reader, target)
+    finally:
+        reader.close()
 
 
 def _copy(connection: sqlite3.Connection, target: Path) -> None:

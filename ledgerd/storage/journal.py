@@ -21,13 +21,11 @@ _SELECT_EVENT = "SELECT seq, loan_id, version, kind, once_key, hash, body FROM e
 
 
 class VersionGap(Exception):
-    """An entry does not follow its loan's last event: two owners, or a bug. Nothing was written."""
+    """An entry does not follow its loan's last event in the tail: a bug. Nothing was written."""
 
 
 class Journal:
-    """The append side of the journal file. `attached` is the schema name under which the connection sees the
-    tables.
-    """
+    """The append side of the journal file. Its connection sees the tables under the name `tables`."""
 
     def __init__(self, tail: Tail) -> None:
         self.tail = tail

@@ -89,7 +89,10 @@ class RemoteStore:
         if future.done():  # its caller has gone
             return
         if reply.failed is None:
-            future.set_result(decoder.decode(reply.result))
+            try:
+                future.set_result(decoder.decode(reply.result))
+            except msgspec.MsgspecError as error:
+                future.set_exception(RuntimeError(f"from the store: {error}"))
         elif reply.failed == "refused":
             future.set_exception(StoreError(_plain.decode(reply.result)))
         else:

@@ -18,8 +18,7 @@ def interrupt_runs(connection: sqlite3.Connection, ended_at_ms: int) -> None:
 
 
 def begin_run(connection: sqlite3.Connection, run_id: int, business_date: int, started_at_ms: int) -> None:
-    """Record that a run starts; one that was cut off is closed as interrupted."""
-    interrupt_runs(connection, started_at_ms)
+    """Record that a run starts."""
     connection.execute(
         "INSERT INTO billing_runs (id, business_date, status, due, billed, failed, started_at_ms)"
         " VALUES (?, ?, 'running', 0, 0, 0, ?)",

@@ -102,6 +102,12 @@ def file_uri(path: Path, mode: str = "rw") -> str:
     return f"{path.absolute().as_uri()}?mode={mode}"
 
 
+def file_of(connection: sqlite3.Connection) -> str:
+    """Return the path of the connection's file; empty for one in memory."""
+    row = connection.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
+    return str(row[0] or "")
+
+
 def transact(connection: sqlite3.Connection, function: Callable[..., Any], *args: Any) -> Any:
     """Run a function between BEGIN IMMEDIATE and COMMIT; roll back if it raises."""
     connection.execute("BEGIN IMMEDIATE")

@@ -197,6 +197,24 @@ def score_users(
     ).rowcount
 
 
+def use_score_rules(
+    conn: sqlite3.Connection,
+    base_paise: int,
+    step_paise: int,
+    step_points: int,
+    min_score: int,
+    max_score: int,
+) -> bool:
+    """Make everybody pending again when the scale is another one than the scores were made by; True then."""
+    scale = json.dumps([base_paise, step_paise, step_points, min_score, max_score])
+    known = conn.execute("SELECT value FROM meta WHERE key = 'score_rules'").fetchone()
+    if known == (scale,):
+        return False
+    conn.execute("UPDATE users SET credit_score = NULL WHERE credit_score IS NOT NULL")
+    conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('score_rules', ?)", (scale,))
+    return True
+
+
 def set_scored_through(conn: sqlite3.Connection, after: int, through: int) -> bool:
     """Note that who was touched by transactions after..through has been scored; False when `after` no longer
     stands.
@@ -318,5 +336,6 @@ WRITES: Final[dict[str, Callable[..., Any]]] = {
     "import_batch": import_batch,
     "import_end": import_end,
     "score_users": score_users,
+    "use_score_rules": use_score_rules,
     "set_scored_through": set_scored_through,
 }

@@ -109,7 +109,7 @@ class Laws:
                     assert isinstance(issued, list)
                     assert issued[:1] == [event]
                 elif (asked := commands.get(_serial(event))) is not None:
-                    day = event.paid_on if isinstance(event, PaymentRecorded) else 0
+                    day = event.paid_on if isinstance(event, PaymentRecorded) else event.terms.disbursed_on
                     assert asked.command is not None
                     assert decide(before, asked.command, day) == [event]
                     assert isinstance(asked.answer, Accepted | StoreError), f"counted all the same: {asked}"

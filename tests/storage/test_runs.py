@@ -8,6 +8,7 @@ import pytest
 
 from ledgerd.storage.runs import (
     begin_run,
+    interrupt_runs,
     last_completed_date,
     read_clock,
     run_by_id,
@@ -35,10 +36,11 @@ def test_a_run_from_begin_to_end(conn: sqlite3.Connection) -> None:
     assert run_by_id(conn, 1) == [1, DAY, "completed", 30, 29, 1, 5_000, 9_000]
 
 
-def test_a_run_that_was_cut_off_is_closed_by_the_next(conn: sqlite3.Connection) -> None:
+def test_runs_that_were_cut_off_are_closed_at_the_next_start(conn: sqlite3.Connection) -> None:
     begin_run(conn, 1, DAY, 5_000)
     save_run(conn, 1, 3, 3, 0, "completed", 6_000)
     begin_run(conn, 2, DAY + 1, 7_000)
+    interrupt_runs(conn, 8_000)
     begin_run(conn, 3, DAY + 1, 8_000)
     assert [run_by_id(conn, run_id) for run_id in (1, 2, 3)] == [
         [1, DAY, "completed", 3, 3, 0, 5_000, 6_000],
@@ -73,7 +75,7 @@ def test_the_last_completed_date_is_of_completed_runs_alone(conn: sqlite3.Connec
         begin_run(conn, run_id, day, 1)
         save_run(conn, run_id, 0, 0, 0, status, 2)
     assert last_completed_date(conn) == DAY
-    begin_run(conn, 9, DAY + 2, 3)  # and the one of DAY + 1 is interrupted
+    interrupt_runs(conn, 3)  # the one of DAY + 1
     assert last_completed_date(conn) == DAY
 
 
