@@ -42,6 +42,7 @@ from ledgerd.storage.engine import Engine
 from ledgerd.storage.files import open_memory
 from ledgerd.storage.ports import StoreError
 from ledgerd.storage.remote import RemoteStore
+from ledgerd.storage.runs import check_clock
 from ledgerd.storage.vault import Vault, load_or_create_vault_keys
 
 
@@ -230,11 +231,10 @@ async def _open_store(service: Service) -> RemoteStore | Engine:
 async def _open_clock(service: Service) -> Clock:
     """Return the clock that the database belongs to. Its date goes on from where it stood."""
     config, store, time_s = service.config.clock, service.store, service.chance.time_s
-    kind, day = await store.read("read_clock") or (None, 0)
+    stored = await store.read("read_clock")
     sandbox = config.sandbox_start_day is not None
-    if kind is not None and (kind == "sandbox") != sandbox:
-        advice = "set [clock] sandbox_start" if kind == "sandbox" else "leave [clock] sandbox_start empty"
-        raise StoreError(f"this database lives on the {kind} clock: {advice}, or use another database")
+    check_clock(stored, sandbox=sandbox)
+    kind, day = stored or (None, 0)
     clock: Clock
     if config.sandbox_start_day is not None:
         clock = SandboxClock(day or config.sandbox_start_day, time_s)

@@ -211,7 +211,13 @@ def verify(config: ConfigOption = None) -> None:
         raise fail("a database in memory can't be verified")
     try:
         with progress_bar("verifying") as show:
-            report = verify_files(storage.tables_path, storage.journal_path, score_rules(loaded), show)
+            report = verify_files(
+                storage.tables_path,
+                storage.journal_path,
+                score_rules(loaded),
+                show,
+                sandbox=loaded.clock.sandbox_start_day is not None,
+            )
     except StoreError as error:
         raise fail(str(error)) from None
     for line in report.differences:

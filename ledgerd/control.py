@@ -32,6 +32,7 @@ Progress = Callable[[int, int], None]
 Command = Callable[[Service, dict[str, Any], Progress], Awaitable[Any]]
 
 POLL_S = 0.2
+NEED_A_DATABASE = frozenset({"backup"})  # a copy of nothing would look like one of something
 STOP_PATIENCE_S = 1.0  # how long a stop waits for commands; one that is cut off may be run again
 
 
@@ -181,6 +182,9 @@ async def run_command(config: Config, name: str, args: dict[str, Any], progress:
             return await _call(path, name, args, progress)
         except ConnectionRefusedError:
             pass  # left behind by a service that was killed
+    tables = config.storage.tables_path
+    if name in NEED_A_DATABASE and tables is not None and not tables.exists():
+        raise CommandFailed(f"{tables}: there is no database here; `ledgerd serve` makes one")
     service = await open_service(config, background=False)
     try:
         answer = await _run(COMMANDS[name], service, args, progress)

@@ -16,6 +16,7 @@ from ledgerd.app import open_service, score_rules
 from ledgerd.config import Auth, Clock, Lending, Scoring
 from ledgerd.sample import write_sample
 from ledgerd.storage.ports import StoreError
+from ledgerd.storage.verify import verify_files
 from tests.http.outside import START, Time, World, config_in, on_disk, opened
 
 OpenWorld = Callable[..., AbstractAsyncContextManager[World]]
@@ -120,6 +121,26 @@ def test_the_scale_is_the_configuration_s(tmp_path):
     config = config_in(tmp_path, scoring=Scoring(base_balance="0.00", step_balance="1.00", step_points=3))
     rules = score_rules(config)
     assert (rules.base_paise, rules.step_paise, rules.step_points) == (0, 100, 3)
+
+
+async def test_another_scale_scores_everybody_anew(open_world, tmp_path):
+    history = tmp_path / "history.csv"
+    history.write_text("user,date,transaction_type,amount\nrich,2024-01-01,CREDIT,40000.00\n")
+    disk, time = on_disk(tmp_path), None
+    people = {}
+    for points, expected in ((10, 320), (25, 350), (25, 350), (10, 320)):
+        scoring = Scoring(transactions_csv=str(history), step_points=points)
+        async with open_world(storage=disk, scoring=scoring, time=time) as world:
+            time = time or world.time
+            for identity in {"rich", "poor"} - people.keys():
+                people[identity] = await world.borrower(aadhar_id=identity)
+            scores = [(await world.scored(people[each]))["credit_score"] for each in ("rich", "poor")]
+            assert scores == [expected, 300]
+        config = config_in(tmp_path, storage=disk, scoring=scoring)
+        report = verify_files(
+            disk.tables_path, disk.journal_path, score_rules(config), lambda _done, _total: None
+        )
+        assert (report.scores, report.differences) == (2, [])
 
 
 # Ending -------------------------------------------------------------------------------------------

@@ -175,6 +175,13 @@ def test_client_create_refuses_a_bad_scope(either: Path, scope: str):
     assert finished.stdout == ""
 
 
+def test_client_create_refuses_a_name_that_is_no_text(either: Path):
+    name = b"till \xff".decode(errors="surrogateescape")  # as the shell hands over what is not UTF-8
+    finished = ledgerd_here("client", "create", name, "--scope", "ops", "--config", either)
+    assert "can't encode" in finished.complaint
+    assert finished.stdout == ""
+
+
 async def test_keys_rotate_while_the_service_runs(served: Service):
     old = await new_client(served, "ops")
     rotated = answer(await here("keys", "rotate", "--config", served.config_path))

@@ -99,7 +99,7 @@ def row_parser(
             return "the transaction_type is neither CREDIT nor DEBIT"
         if _TWO_DECIMALS.fullmatch(amount_text) is not None:  # as nearly all are: half the cost of the rule
             return identity, kind, int(amount_text.replace(".", "")), day
-        amount_paise = parse_rupees(amount_text.strip())
+        amount_paise = parse_rupees(amount_text)
         if amount_paise is None:
             return "the amount is not rupees with at most two decimals"
         return identity, kind, amount_paise, day

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
+from multidict import MultiMapping
 
 from ledgerd.domain.calendar import parse_day
 from ledgerd.domain.money import parse_hundredths
@@ -27,6 +28,7 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 
 _AT = re.compile(r"(?P<message>.*) - at `\$\.?(?P<path>[^`]*)`", re.DOTALL)
 _NAMED = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>.*?)`", re.DOTALL)
+_LONG_NUMBER = re.compile(r"[0-9]{9,}")
 _TRANSACTION_ID = re.compile(r"[A-Za-z0-9._:\-]{1,64}", re.ASCII)
 
 
@@ -89,9 +91,10 @@ def decode_json(decoder: msgspec.json.Decoder[T], body: bytes, fields: tuple[byt
     try:
         value = decoder.decode(body)
     except msgspec.ValidationError as error:
+        _check_syntax(body)  # a wrong field may stand before what is no JSON at all
         raise invalid_fields(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-        raise Problem("malformed", "The body is not JSON.") from None
+        raise _not_json() from None
     for name in fields:
         if body.count(name) > 1 or b"\\" in body:
             _check_repeated(body)
@@ -131,8 +134,20 @@ def invalid_fields(error: msgspec.ValidationError) -> Problem:
         message = "is not known" if "unknown" in message else "is missing"
     if message.startswith("Invalid enum value"):
         message = "is none of the values that it may have"  # what was sent is not for us to repeat
-    errors = [{"path": path[:100], "message": message[:200]}]
+    # A number that was sent as a field's name is not for us to repeat either.
+    errors = [{"path": _LONG_NUMBER.sub("#", path)[:100], "message": message[:200]}]
     return Problem("invalid-fields", "Some fields are not valid.", {"errors": errors})
+
+
+def _check_syntax(body: bytes) -> None:
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        raise _not_json() from None
+
+
+def _not_json() -> Problem:
+    return Problem("malformed", "The body is not JSON.")
 
 
 def _check_utf8(body: bytes) -> None:
@@ -158,11 +173,17 @@ def _check_repeated(body: bytes) -> None:
 
 def _refuse_repeated(names: list[str]) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
-    errors = [{"path": name[:100], "message": "is repeated"} for name in repeated]
+    errors = [{"path": _LONG_NUMBER.sub("#", name)[:100], "message": "is repeated"} for name in repeated]
     raise Problem("invalid-fields", "Some fields are repeated.", {"errors": errors})
 
 
 # Queries -----------------------------------------------------------------------------------------
+
+
+def check_query(query: MultiMapping[str]) -> None:
+    """Raise when a parameter is repeated: which one was meant?"""
+    if len(set(query)) != len(query):
+        _refuse_repeated(list(query))
 
 
 def page_limit(query: Mapping[str, str]) -> int:

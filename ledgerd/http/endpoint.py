@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from ledgerd.actors.messages import ActorFailed, Overloaded
-from ledgerd.http.bodies import check_media_type, decode_form, decode_json
+from ledgerd.http.bodies import check_media_type, check_query, decode_form, decode_json
 from ledgerd.http.passwords import Busy
 from ledgerd.http.problems import CONTENT_TYPE, Problem, problem_bytes
 from ledgerd.http.protocol import ClientGone, read_body
@@ -94,6 +94,8 @@ class Endpoint:
             self._check_draining()
             caller = None if not route.scopes else await self._authenticate(headers.get("Authorization"))
             body = None if route.body is None else await self._read(request)
+            if request.query_string:
+                check_query(request.query)
             call = Call(request, caller, body)
             response = self._response(await route.handler(services, call), request_id)
         except Problem as problem:

@@ -6,6 +6,8 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from ledgerd.storage.ports import StoreError
+
 _COLUMNS = "id, business_date, status, due, billed, failed, started_at_ms, ended_at_ms"
 
 
@@ -72,6 +74,13 @@ def read_clock(connection: sqlite3.Connection) -> list[Any] | None:
         connection.execute("SELECT key, value FROM meta WHERE key IN ('clock_kind', 'business_date')")
     )
     return [rows["clock_kind"], rows["business_date"]] if rows else None
+
+
+def check_clock(stored: list[Any] | None, *, sandbox: bool) -> None:
+    """Raise StoreError when a database (what `read_clock` gave of it) belongs to the other clock."""
+    if stored is not None and (stored[0] == "sandbox") != sandbox:
+        advice = "leave [clock] sandbox_start empty" if sandbox else "set [clock] sandbox_start"
+        raise StoreError(f"this database lives on the {stored[0]} clock: {advice}, or use another database")
 
 
 def save_clock(connection: sqlite3.Connection, kind: str, day: int) -> None:

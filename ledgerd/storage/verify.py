@@ -25,9 +25,10 @@ from ledgerd.ids import format_id
 from ledgerd.storage.chain import GENESIS, batch_digest, event_hash
 from ledgerd.storage.files import database_id
 from ledgerd.storage.journal import events_after, head_seq
-from ledgerd.storage.migrate import check_schema
+from ledgerd.storage.migrate import check_schema, schema_version
 from ledgerd.storage.ports import StoredEvent, StoreError
 from ledgerd.storage.projections import LoanRow, bill_values, load_rows, payment_values, projected_seq
+from ledgerd.storage.runs import check_clock, read_clock
 from ledgerd.storage.sqlite import connect_reader, file_uri
 from ledgerd.storage.transactions import recompute_scores
 
@@ -84,8 +85,12 @@ class History:
     is_lost: bool = False  # an event could not be followed: what comes after it can't be decided again
 
 
-def verify_files(tables: Path, journal: Path, rules: ScoreRules, progress: Progress) -> Report:
-    """Verify the database at these paths. Raises StoreError when there is none of this version."""
+def verify_files(
+    tables: Path, journal: Path, rules: ScoreRules, progress: Progress, *, sandbox: bool | None = None
+) -> Report:
+    """Verify the database at these paths. Raises StoreError when there is none of this version, or when it
+    belongs to the other clock than `sandbox` says.
+    """
     if not tables.exists() or not journal.exists():
         raise StoreError(f"{tables}: there is no database here")
     report = Report()
@@ -95,6 +100,8 @@ def verify_files(tables: Path, journal: Path, rules: ScoreRules, progress: Progr
         try:
             with_journal = connect_reader(file_uri(journal, "ro"))
             try:
+                if sandbox is not None and schema_version(with_tables) > 0:
+                    check_clock(read_clock(with_tables), sandbox=sandbox)
                 _verify(with_tables, with_journal, rules, report, progress)
             finally:
                 with_journal.close()

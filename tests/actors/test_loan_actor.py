@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
+from ledgerd.actors import loan_actor
+from ledgerd.actors.loan_actor import OWNERS_MAX, LoanActor
 from ledgerd.actors.messages import Accepted, ActorFailed, Replayed, View
 from ledgerd.domain.commands import IssueBills, Rejection
+from ledgerd.storage.ports import StoredEvent
 from tests.actors.laws import Laws
 from tests.actors.world import BORROWER, METRICS, START, World, turns, virtual
 
@@ -80,6 +84,37 @@ async def test_an_id_with_another_amount_conflicts_in_flight_in_memory_and_in_th
     await world.quiet()
     assert [asked.answer for asked in others] == [CONFLICT] * 3
     assert rows(world) == 1
+    Laws(world).check()
+
+
+@virtual
+async def test_owners_are_learnt_up_to_a_limit():
+    world = opened(100_000)
+    actor = LoanActor(world.registry, 1)
+    for number in range(1, 2 * OWNERS_MAX + 2):
+        key = number.to_bytes(8, "big")
+        actor.learn(StoredEvent(number, 2, number, "paid", key, b"", b""))
+        assert key in actor._owners
+        assert len(actor._owners) <= OWNERS_MAX
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+@virtual
+async def test_an_owner_that_was_forgotten_is_asked_for_again(monkeypatch: pytest.MonkeyPatch, most: int):
+    monkeypatch.setattr(loan_actor, "OWNERS_MAX", most)
+    world = World()
+    world.lend(1, 100_000)
+    world.lend(2, 100_000)
+    for number in range(9):
+        world.write(2, world.repay(f"t{number}", 100))
+    world.open()
+    await warm(world, 1)
+    others = [world.ask(1, world.repay(f"t{number % 9}", 100)) for number in range(27)]
+    own = world.ask(1, world.repay("own", 100))
+    await world.quiet()
+    assert [asked.answer for asked in others] == [CONFLICT] * 27
+    assert isinstance(own.answer, Accepted)
+    assert rows(world) == 10
     Laws(world).check()
 
 

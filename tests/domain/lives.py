@@ -160,7 +160,7 @@ def lend(
 
 
 def lend_under(terms: Terms) -> Book:
-    [event] = lent = decide(None, Disburse(BORROWER, terms, recorded_at_ms=1), START)
+    [event] = lent = decide(None, Disburse(BORROWER, terms, recorded_at_ms=1), terms.disbursed_on)
     assert isinstance(event, LoanDisbursed)
     return Book(evolve(None, event), list(lent))
 

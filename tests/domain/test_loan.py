@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from ledgerd.domain.commands import Rejection
-from ledgerd.domain.events import Allocation, BillIssued, Due, PaymentRecorded, Plan
-from ledgerd.domain.loan import Instalment, level_instalment, next_due, principal_due, schedule
+from ledgerd.domain.commands import Disburse, Rejection
+from ledgerd.domain.events import Allocation, BillIssued, Due, LoanDisbursed, PaymentRecorded, Plan
+from ledgerd.domain.loan import Instalment, decide, level_instalment, next_due, principal_due, schedule
 from tests.domain.lives import START, Book, lend, repayment
 
 
@@ -23,6 +24,18 @@ def paid(answer: PaymentRecorded | Rejection) -> PaymentRecorded:
 
 def after_days(days: int, *loan: Any, **rules: Any) -> tuple[Book, int]:
     return lend(*loan, **rules), START + days
+
+
+# Lending ----------------------------------------------------------------------------------------------
+
+
+def test_a_loan_is_dated_on_the_day_that_it_is_decided() -> None:
+    """A date that moves between the asking and the deciding leaves no loan older than its ledger."""
+    asked = lend(5_000_00, 14_00, 12).loan.terms
+    assert asked.disbursed_on == START
+    decided = decide(None, Disburse(7, asked, 1_000, "key"), START + 1)
+    terms = msgspec.structs.replace(asked, disbursed_on=START + 1)
+    assert decided == [LoanDisbursed(7, terms, 1_000, "key")]
 
 
 # Bills ------------------------------------------------------------------------------------------------

@@ -5,7 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+import pytest
+
+from ledgerd.actors.messages import Accepted
 from ledgerd.config import Lending, Scoring
+from ledgerd.domain.commands import Disburse
+from ledgerd.domain.events import Terms
+from ledgerd.domain.money import daily_rate
+from ledgerd.ids import format_id, parse_id
+from ledgerd.storage import engine as engine_module
 from tests.http.outside import START, Answer, day
 from tests.reference import ReferenceLoan
 
@@ -208,6 +216,33 @@ async def test_sixty_applications_at_once_with_one_key_lend_once(world, borrower
     counted = Counter((answer.status, answer.slug) for answer in torn)
     assert counted == {(201, ""): 1, (200, ""): 19, (409, "idempotency-key-conflict"): 20}
     assert len((await world.get("/api/loans/", borrower)).json["loans"]) == 2
+
+
+async def test_a_replay_waits_until_the_loan_can_be_listed(world, borrower, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(engine_module, "GATHER_S", 3_600)  # nothing is projected unasked
+    services = world.service.services
+    borrower_id = parse_id(borrower.id)
+    assert borrower_id is not None
+    terms = Terms(1_000_00, 12_00, daily_rate(12_00), 3, "min_due", services.clock.today(), 30, 15, 3_00)
+    # The first answer never came: the loan is in the journal, and not yet in the tables.
+    first = Disburse(borrower_id, terms, services.clock.now_ms(), "lost")
+    lent = await services.registry.ask(services.ids.new(), first, new=True)
+    assert isinstance(lent, Accepted)
+    assert (await world.get("/api/loans/", borrower)).json["loans"] == []
+    again = await apply(world, borrower, "lost")
+    assert (again.status, again.json["loan_id"]) == (200, format_id(lent.loan_id))
+    [listed] = (await world.get("/api/loans/", borrower)).json["loans"]
+    assert listed["loan_id"] == again.json["loan_id"]
+
+
+async def test_replays_leave_nothing_behind(world, borrower):
+    first = await apply(world, borrower, "again")
+    head = await world.head()
+    for _ in range(20):
+        replays = await asyncio.gather(*(apply(world, borrower, "again") for _ in range(100)))
+        assert {(answer.status, answer.body) for answer in replays} == {(200, first.body)}
+    assert await world.head() == head
+    assert world.service.store._journal._resume_at == {}
 
 
 async def test_a_refused_application_does_not_use_its_key_up(world, borrower):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from typing import Any
+
+import pytest
 
 from tests.http.outside import START, day
 
@@ -109,6 +112,36 @@ async def test_a_read_of_an_unbilled_past_shows_it_and_writes_nothing(world, bor
     run = (await world.post("/api/billing-runs/", {}, world.ops)).json
     assert (run["due"], run["billed"]) == (0, 0)
     assert await world.statement(borrower, loan) == after
+
+
+@pytest.mark.parametrize("by", ["run", "payment"])
+async def test_a_bill_that_is_written_meanwhile_is_shown_once(
+    world, borrower, loan, monkeypatch: pytest.MonkeyPatch, by: str
+):
+    """The view issues bills that nobody wrote; before the statement reads those on disk, they are there."""
+    world.jump(70)
+    before = await world.head()
+    store, registry = world.service.store, world.service.registry
+    read = store.read
+
+    async def read_late(name: str, *params: Any) -> Any:
+        if name == "issued_bills":
+            if by == "run":
+                await world.service.billing.run(world.today.toordinal())
+            else:
+                assert (await world.pay(borrower, loan, "1.00")).status == 201
+            await store.project_through(registry.committer.head_seq)
+        return await read(name, *params)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read", read_late)
+        meanwhile = await world.statement(borrower, loan)
+    assert await world.head() == before + (2 if by == "run" else 3)
+    assert [bill["number"] for bill in meanwhile["bills"]] == [1, 2]
+    later = await world.statement(borrower, loan)
+    assert [bill["total_due"] for bill in later["bills"]] == [
+        bill["total_due"] for bill in meanwhile["bills"]
+    ]
 
 
 async def test_a_statement_comes_in_pages_newest_payment_first(world, borrower, loan):

@@ -198,6 +198,30 @@ async def test_a_loan_that_fails_is_counted_and_named_and_stops_no_other():
         assert [counts(run) for run in await home.runs()] == [(5, 4, 1), (1, 1, 0)]
 
 
+async def test_a_run_that_fails_is_interrupted_and_the_next_does_the_rest(monkeypatch: pytest.MonkeyPatch):
+    async with house() as home:
+        await home.lend(3)
+        home.clock.set(START + 30)
+        read = home.engine.read
+
+        async def fails(name: str, *params: Any) -> Any:
+            if name == "loans_due" and params[1:3] != (0, 0):  # its second page
+                raise RuntimeError("disk I/O error")
+            return await read(name, *params)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(home.engine, "read", fails)
+            with pytest.raises(RuntimeError, match="disk I/O error"):
+                await home.billing.run(START + 30)
+        [failed] = await home.runs()
+        assert (failed["status"], counts(failed)) == ("interrupted", (3, 3, 0))
+        assert failed["ended_at_ms"] is not None
+        assert await home.engine.read("last_completed_date") is None
+        await home.billing.run(START + 30)
+        assert [run["status"] for run in await home.runs()] == ["interrupted", "completed"]
+        assert await home.engine.read("last_completed_date") == START + 30
+
+
 # Several at once ---------------------------------------------------------------------------------
 
 
@@ -221,6 +245,32 @@ async def test_runs_for_different_dates_take_turns():
         assert (counts(late), counts(early)) == ((3, 3, 0), (0, 0, 0))
         assert [run["status"] for run in await home.runs()] == ["completed", "completed"]
         assert await home.numbers() == [[1, 2]] * 3
+
+
+async def test_a_run_that_waits_for_its_turn_can_be_looked_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(billing_module, "ANSWER_WITHIN_S", 0)
+    async with house() as home:
+        await home.lend(3)
+        home.clock.set(START + 60)
+        read, reached, go_on = home.engine.read, asyncio.Event(), asyncio.Event()
+
+        async def held(name: str, *params: Any) -> Any:
+            if name == "loans_due":
+                reached.set()
+                await go_on.wait()
+            return await read(name, *params)
+
+        monkeypatch.setattr(home.engine, "read", held)
+        late = asyncio.ensure_future(home.billing.run(START + 60))
+        await reached.wait()
+        waiting, ended = await home.billing.start(START + 30)
+        assert (waiting[2], counts(waiting), ended) == ("running", (0, 0, 0), False)
+        assert await home.engine.read("run_by_id", waiting[0]) == waiting
+        assert [run["status"] for run in await home.runs()] == ["running", "running"]
+        go_on.set()
+        assert counts(await late) == (3, 3, 0)
+        assert counts(await home.billing.run(START + 30)) == (0, 0, 0)
+        assert [run["status"] for run in await home.runs()] == ["completed", "completed"]
 
 
 async def test_payments_during_a_run_bill_their_own_loan():

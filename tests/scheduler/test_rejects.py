@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,15 @@ def test_lies_beside_the_csv_and_reads_back(rejects: RejectsFile) -> None:
         ["4", "third", rows[2]],
         ["6", "fourth", rows[3]],
     ]
+
+
+def test_is_its_owners_alone(rejects: RejectsFile) -> None:
+    before = os.umask(0)
+    try:
+        rejects.append([(2, "bad", "x")])
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(rejects.path.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])

@@ -249,3 +249,62 @@ async def test_a_store_that_fails_is_told_and_ends_nothing_else(path: Path, make
             await scoring.refresh()
         await asyncio.sleep(0)
     assert [line["event"] for line in logs] == ["scoring_failed"]
+
+
+class FailsAt:
+    """The store, but for the next call by the name in `fails_at`."""
+
+    def __init__(self, store: SqliteStore, fails_at: str | None = None) -> None:
+        self._store = store
+        self.fails_at = fails_at
+
+    async def read(self, name: str, *params: Any) -> Any:
+        self._fail_once(name)
+        return await self._store.read(name, *params)
+
+    async def write(self, name: str, *params: Any) -> Any:
+        self._fail_once(name)
+        return await self._store.write(name, *params)
+
+    def _fail_once(self, name: str) -> None:
+        if name == self.fails_at:
+            self.fails_at = None
+            raise RuntimeError("database is locked")
+
+
+@pytest.mark.parametrize("name", ["pending_users", "score_users"])
+async def test_one_error_of_the_store_does_not_end_scoring(store: SqliteStore, make: Make, name: str) -> None:
+    behind = FailsAt(store)
+    scoring = make(None, behind)
+    await scoring.start()
+    await scoring.refresh()
+    behind.fails_at = name
+    with capture_logs() as logs:
+        for number, identity in enumerate(IDS):
+            store.register(number, identity)
+            scoring.wake()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            expected = 300 if number else None  # the first call fails, and the second scores both
+            assert store.scores() == dict.fromkeys(range(number + 1), expected)
+    assert [(line["event"], line["error"]) for line in logs] == [
+        ("scoring_failed", "RuntimeError: database is locked")
+    ]
+
+
+@pytest.mark.parametrize("name", ["known_imports", "import_begin", "import_batch", "import_end"])
+async def test_whatever_ends_an_import_who_is_pending_is_scored(
+    store: SqliteStore, path: Path, make: Make, name: str
+) -> None:
+    write(path, HEADER + credit(IDS[0], "25000"))
+    store.register(1, IDS[1])
+    scoring = make(behind=FailsAt(store, name))
+    with capture_logs() as logs:
+        await scoring.refresh()
+    assert store.scores() == {1: 300}
+    assert scoring.last_error == "database is locked"
+    assert [line["event"] for line in logs] == ["transactions_not_imported"]
+    store.register(0, IDS[0])
+    await scoring.refresh()
+    assert scoring.last_error is None
+    assert store.scores() == {0: 310, 1: 300}

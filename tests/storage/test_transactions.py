@@ -24,6 +24,7 @@ from ledgerd.storage.transactions import (
     score_users,
     set_scored_through,
     touched_users,
+    use_score_rules,
 )
 
 TABLES = Path(transactions.__file__).parent / "migrations" / "tables" / "0001_tables.sql"
@@ -230,3 +231,23 @@ def test_who_waits_to_be_scored_again_is_not_compared(conn: sqlite3.Connection) 
     score_users(conn, [1, 2], *RULES)
     add(conn, (1, "CREDIT", 25_000_00))
     assert recompute_scores(conn, 0, 9, *RULES) == {"last_id": 2, "checked": 1, "differing": []}
+
+
+def test_another_scale_makes_everybody_pending_again(conn: sqlite3.Connection) -> None:
+    register(conn, 1, 2, 3)
+    add(conn, (1, "CREDIT", 25_000_00), (2, "CREDIT", 40_000_00))
+    score_users(conn, [1, 2], *RULES)
+    set_scored_through(conn, 0, 2)
+    assert use_score_rules(conn, *RULES)  # nobody knows which scale these scores were made by
+    assert scores(conn) == {1: None, 2: None, 3: None}
+    score_users(conn, [1, 2], *RULES)
+    assert not use_score_rules(conn, *RULES)
+    assert scores(conn) == {1: 310, 2: 320, 3: None}
+    for position in range(len(RULES)):
+        other = (*RULES[:position], RULES[position] + 1, *RULES[position + 1 :])
+        assert use_score_rules(conn, *other), position
+        assert pending_users(conn, -1, 9) == [1, 2, 3]
+        score_users(conn, [1, 2], *other)
+        assert not use_score_rules(conn, *other)
+        assert recompute_scores(conn, 0, 9, *other) == {"last_id": 3, "checked": 2, "differing": []}
+        assert use_score_rules(conn, *RULES)
