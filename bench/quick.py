@@ -166,12 +166,15 @@ def load(wrk: str, folder: Path, port: int, seconds: int, loans: int) -> dict[st
 
 
 def count_answers(port: int) -> int:
-    """Return how many payments the service answered with 201: wrk forgets those it hangs up on."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        for line in answer.read().decode().splitlines():
-            if line.startswith('ledgerd_requests_total{route="/api/make-payment/",status="201"}'):
-                return int(float(line.rsplit(" ", 1)[1]))
-    return 0
+    """Return how many payments the service answered with 201, those that wrk hung up on included."""
+    answered = 'ledgerd_requests_total{route="/api/make-payment/",status="201"}'
+    while True:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            lines = [line.rsplit(" ", 1) for line in answer.read().decode().splitlines()]
+        values = {line[0]: float(line[1]) for line in lines if line[0][0] != "#"}
+        if values["ledgerd_in_flight"] == 0:  # all that was asked for is answered
+            return int(values[answered])
+        time.sleep(0.1)
 
 
 def report(results: dict[str, list[dict[str, float]]], summary: dict[str, object], answered: int) -> None:

@@ -1,6 +1,7 @@
 """The committer: gathers the entries of all actors and appends them in batches.
 
-No timer: while a batch is on its way to disk the next one grows, so batches are as large as the disk is slow.
+No timer: while batches are on their way to disk the next one grows, so batches are as large as the disk is
+slow. A batch goes when a turn of the loop has brought nothing more to it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from ledgerd.actors.loan_actor import Pending
 from ledgerd.observe import Metrics
 from ledgerd.storage.ports import AppendReply, Entry, Opened, Store
 
-BATCHES_IN_FLIGHT = 1
+BATCHES_IN_FLIGHT = 2
 BATCH_ENTRIES_MAX = 2_000
 GATHER_TURNS_MAX = 8
 
