@@ -113,8 +113,8 @@ class Billing:
         return rows
 
     async def close(self) -> None:
-        """End the runs that go on, and begin no more; their callers hear StoreError. The next run finds them
-        interrupted, and does the rest.
+        """End the runs that go on, and begin no more; their callers hear StoreError. They are kept as
+        interrupted, and the next run does the rest.
         """
         self._closed = True
         tasks = [task for _, task in self._going.values()]
