@@ -11,8 +11,8 @@ from contextlib import suppress
 from ledgerd.app import open_service
 from ledgerd.config import Config
 from ledgerd.control import control_socket
+from ledgerd.http.edge import EdgeLimits
 from ledgerd.http.listener import Listener
-from ledgerd.http.protocol import EdgeLimits
 from ledgerd.observe import AccessLog, log
 
 COLLECT_AFTER = (50_000, 20, 50)  # new objects, young collections, middle ones

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ledgerd.domain.commands import Command, Rejection
 from ledgerd.domain.events import Event
@@ -52,12 +51,31 @@ class View:
 Answer = Accepted | Replayed | View | Rejection
 
 
+class ReplyTo(Protocol):
+    """Who hears the outcome: a Future, or whoever can do without the turns of the loop that one takes.
+
+    Called from within the actors: it must not raise, and must not put a message before it has returned.
+    """
+
+    def done(self) -> bool:
+        """Return whether nobody wants to hear any more."""
+        ...
+
+    def set_result(self, answer: Any, /) -> None:
+        """Hear the Answer."""
+        ...
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Hear that the outcome is unknown."""
+        ...
+
+
 class Message:
     """One message and whom it is answered to. A `command` of None asks for a View."""
 
-    __slots__ = ("borrower_id", "command", "future")
+    __slots__ = ("borrower_id", "command", "reply_to")
 
-    def __init__(self, command: Command | None, borrower_id: int | None, future: asyncio.Future[Any]) -> None:
+    def __init__(self, command: Command | None, borrower_id: int | None, reply_to: ReplyTo) -> None:
         self.command = command
         self.borrower_id = borrower_id  # None: whoever asks may see any loan
-        self.future = future
+        self.reply_to = reply_to

@@ -38,7 +38,7 @@ class ActorLimits(msgspec.Struct, frozen=True):
 
 
 class Registry:
-    """All resident loans. `ask` is the only way in."""
+    """All resident loans. `put` is the only way in; `ask` is `put` with a Future."""
 
     def __init__(
         self,
@@ -79,12 +79,21 @@ class Registry:
         new: bool = False,
         transient: bool = False,
     ) -> asyncio.Future[Any]:
-        """Put a message into the loan's mailbox and return the future of its Answer.
+        """Put a message into the loan's mailbox and return the future of its Answer; see `put`.
 
-        A command of None asks for a View; `new` says that the loan can't exist yet (its id was just made); a
-        `transient` actor is forgotten as soon as it is idle. Raises Overloaded when a limit is reached, and
-        StoreError once the journal broke: nothing was done. The future fails with ActorFailed or StoreError
-        when the outcome is unknown. Whoever asked may go away: the message is processed all the same.
+        A command of None asks for a View. The future fails with ActorFailed or StoreError when the outcome is
+        unknown.
+        """
+        future = self._loop.create_future()
+        self.put(loan_id, Message(command, borrower_id, future), new=new, transient=transient)
+        return future
+
+    def put(self, loan_id: int, message: Message, *, new: bool = False, transient: bool = False) -> None:
+        """Put a message into the loan's mailbox; it may be answered before this returns.
+
+        `new` says that the loan can't exist yet (its id was just made); a `transient` actor is forgotten as
+        soon as it is idle. Raises Overloaded when a limit is reached, and StoreError once the journal broke:
+        nothing was done. Whoever asked may go away: the message is processed all the same.
         """
         limits = self.limits
         if self.committer.broken:
@@ -103,13 +112,11 @@ class Registry:
                 raise Overloaded("the loan's mailbox is full")
             actor.transient = actor.transient and transient
         actor.used_at_s = self._loop.time()
-        message = Message(command, borrower_id, self._loop.create_future())
         self.in_flight += 1
         if actor.loaded and not actor.broken and not actor.mailbox:
             actor.receive(message)
         else:
             actor.mailbox.append(message)
-        return message.future
 
     def _activate(self, loan_id: int, new: bool, transient: bool) -> LoanActor:
         if len(self._actors) >= self.limits.resident_loans:
@@ -128,17 +135,19 @@ class Registry:
     def answer(self, message: Message, answer: Answer) -> None:
         """Deliver an answer; whoever asked may be gone."""
         self.in_flight -= 1
-        if not message.future.done():
-            message.future.set_result(answer)
+        if not message.reply_to.done():
+            message.reply_to.set_result(answer)
         if self.in_flight == 0:
             self._empty.set()
 
     def fail(self, message: Message, error: Exception) -> None:
         """Deliver that the outcome is unknown."""
         self.in_flight -= 1
-        if not message.future.done():
-            message.future.set_exception(error)
-            message.future.exception()  # looked at here, in case nobody waits any more
+        reply_to = message.reply_to
+        if not reply_to.done():
+            reply_to.set_exception(error)
+            if isinstance(reply_to, asyncio.Future):
+                reply_to.exception()  # looked at here, in case nobody waits any more
         if self.in_flight == 0:
             self._empty.set()
 

@@ -96,12 +96,19 @@ class Accounts:
         for login_id, expires_at_s in await self._store.read("revoked_logins", int(self._now_s())):
             self._revocations.revoke(login_id, expires_at_s)
 
-    async def authenticate(self, token: str) -> Caller | BadToken:
-        """Return whom the token speaks for; a borrower must also be registered in the vault."""
+    def recognise(self, token: str) -> Caller | BadToken | None:
+        """Return whom the token speaks for, or None when the vault must be asked: see `authenticate`."""
         caller = self._tokens.verify(token)
         if isinstance(caller, BadToken) or caller.kind != "borrower":
             return caller
-        if self._registered_until_s.get(caller.id, 0.0) > self._now_s():
+        return caller if self._registered_until_s.get(caller.id, 0.0) > self._now_s() else None
+
+    async def authenticate(self, token: str) -> Caller | BadToken:
+        """Return whom the token speaks for; a borrower must also be registered in the vault."""
+        if (recognised := self.recognise(token)) is not None:
+            return recognised
+        caller = self._tokens.verify(token)
+        if isinstance(caller, BadToken):
             return caller
         if not await self._store.read("is_registered", caller.id):
             return BadToken.INVALID

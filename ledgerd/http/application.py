@@ -10,7 +10,9 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from ledgerd.http.edge import EXPRESS
 from ledgerd.http.endpoint import Desk, Endpoint, problem_response, respond
+from ledgerd.http.express import ExpressLane
 from ledgerd.http.openapi import document
 from ledgerd.http.pages import HTML_HEADERS, docs_page, problem_page, problems_page
 from ledgerd.http.problems import PROBLEMS, Problem
@@ -43,6 +45,8 @@ def build_application(
     )  # bodies are read by protocol.read_body, which has limits of its own
     for route in routes:
         endpoint = Endpoint(services, route, desk)
+        if route.name == "makePayment":
+            app[EXPRESS] = ExpressLane(services, route, desk)
         for path in {route.path, route.path.rstrip("/")}:
             app.router.add_route(route.method, path, endpoint.handle, expect_handler=expect_continue)
             if route.method == "GET":

@@ -84,8 +84,13 @@ def check_media_type(content_type: str | None, *, form: bool) -> bool:
     raise Problem("unsupported-media-type", "Send application/json in UTF-8.")
 
 
-def decode_json(decoder: msgspec.json.Decoder[T], body: bytes, fields: tuple[bytes, ...]) -> T:
-    """Decode a JSON object. `fields` are its field names in quotes, for the search of repeated ones."""
+def quoted_names(kind: type[msgspec.Struct]) -> tuple[bytes, ...]:
+    """Return the field names of a body as they stand in its JSON, for `decode_json`."""
+    return tuple(f'"{name}"'.encode() for name in kind.__struct_fields__)
+
+
+def decode_json(decoder: msgspec.json.Decoder[T], body: bytes, names: tuple[bytes, ...]) -> T:
+    """Decode a JSON object. `names` are its `quoted_names`, for the search of repeated ones."""
     if not body.isascii():
         _check_utf8(body)
     try:
@@ -95,8 +100,11 @@ def decode_json(decoder: msgspec.json.Decoder[T], body: bytes, fields: tuple[byt
         raise invalid_fields(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
         raise _not_json() from None
-    for name in fields:
-        if body.count(name) > 1 or b"\\" in body:
+    if b"\\" in body:
+        _check_repeated(body)
+        return value
+    for name in names:
+        if body.count(name) > 1:
             _check_repeated(body)
             break
     return value

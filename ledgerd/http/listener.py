@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from ledgerd.http.protocol import HEADER_LINE_BYTES_MAX, Connection, Edge, EdgeLimits
+from ledgerd.http.edge import EXPRESS, Edge, EdgeLimits
+from ledgerd.http.protocol import HEADER_LINE_BYTES_MAX, Connection
 
 _HEADERS_MAX: Final = 128
 _READ_AHEAD_BYTES: Final = 65_536  # of one body; twice as much may lie in memory
@@ -36,6 +37,7 @@ class Listener:
 
     async def start(self, app: web.Application, host: str, port: int) -> int:
         """Start the application, accept connections, and return the port (of use when `port` is 0)."""
+        self._edge.express = app.get(EXPRESS)
         runner = web.AppRunner(app, handler_cancellation=False)
         await runner.setup()
         manager = runner.server

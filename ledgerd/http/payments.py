@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ledgerd.actors.messages import Accepted, Replayed
+from ledgerd.actors.messages import Accepted, Answer, Replayed
 from ledgerd.domain.commands import Rejection, Repay, payment_key
 from ledgerd.domain.events import PaymentRecorded, decode_event
 from ledgerd.domain.money import rupees
@@ -30,9 +30,17 @@ _DETAILS = {
 
 async def make_payment(services: Services, call: Call) -> Reply:
     """POST /api/make-payment/"""
-    body: payloads.MakePayment = call.body
-    caller = call.caller
-    assert caller is not None
+    assert call.caller is not None
+    loan_id, command = order(services, call.caller, call.body)
+    call.loan_id = call.body.loan_id
+    return outcome(loan_id, await services.registry.ask(loan_id, command))
+
+
+def order(services: Services, caller: Caller, body: payloads.MakePayment) -> tuple[int, Repay]:
+    """Return the loan that a payment is for, and its command. A borrower pays own loans only, a client any.
+
+    Raises Problem `invalid-fields` and `loan-not-found`.
+    """
     errors = FieldErrors()
     amount_paise = errors.rupees("amount", body.amount)
     if not is_transaction_id(body.transaction_id):
@@ -41,21 +49,7 @@ async def make_payment(services: Services, call: Call) -> Reply:
     loan_id = parse_id(body.loan_id)
     if loan_id is None:
         raise loan_not_found()
-    call.loan_id = body.loan_id
-    answer = await services.registry.ask(loan_id, repayment(services, caller, body, amount_paise))
-    if isinstance(answer, Rejection):
-        raise rejection_problem(answer)
-    assert isinstance(answer, Accepted | Replayed)
-    event = answer.event
-    assert isinstance(event, PaymentRecorded)
-    if isinstance(answer, Accepted):
-        return Reply(201, present.receipt(loan_id, event, replayed=False))
-    return Reply(200, present.receipt(loan_id, event, replayed=True), REPLAYED)
-
-
-def repayment(services: Services, caller: Caller, body: payloads.MakePayment, amount_paise: int) -> Repay:
-    """Return the command of a payment. A borrower pays own loans only; a client pays any."""
-    return Repay(
+    return loan_id, Repay(
         caller=caller.namespace,
         transaction_id=body.transaction_id,
         amount_paise=amount_paise,
@@ -64,6 +58,18 @@ def repayment(services: Services, caller: Caller, body: payloads.MakePayment, am
         borrower_id=caller.id if caller.kind == "borrower" else None,
         for_bill=body.for_bill,
     )
+
+
+def outcome(loan_id: int, answer: Answer) -> Reply:
+    """Show what became of a payment; raises Problem when it was refused."""
+    if isinstance(answer, Rejection):
+        raise rejection_problem(answer)
+    assert isinstance(answer, Accepted | Replayed)
+    event = answer.event
+    assert isinstance(event, PaymentRecorded)
+    if isinstance(answer, Accepted):
+        return Reply(201, present.receipt(loan_id, event, replayed=False))
+    return Reply(200, present.receipt(loan_id, event, replayed=True), REPLAYED)
 
 
 def rejection_problem(rejection: Rejection) -> Problem:

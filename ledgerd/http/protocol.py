@@ -1,4 +1,5 @@
-"""The edge of a connection: bounds that aiohttp lacks, and a problem for whatever aiohttp refuses by itself.
+"""The edge of a connection: bounds that aiohttp lacks, a problem for whatever aiohttp refuses by itself, and
+the express lane's way in.
 
 What holds: a connection that sends nothing, a request whose head or body does not come whole in time, and an
 answer that nobody reads all end by themselves; one address can't take every connection; no answer is HTML or
@@ -9,21 +10,21 @@ endpoints use `read_body` and `expect_continue`, which work under any other aioh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
+from ledgerd.http.edge import REQUEST_ID, Edge
 from ledgerd.http.problems import CONTENT_TYPE, PROBLEMS, Problem, problem_bytes
 from ledgerd.observe import log
 
 HEADER_LINE_BYTES_MAX: Final = 8190
 
-_REQUEST_ID: Final = "X-Request-ID"
 _SLUGS: Final = {  # what aiohttp refuses, by status; the rest is malformed below 500 and a bug from there on
     404: "not-found",
     405: "method-not-allowed",
@@ -38,66 +39,6 @@ class ClientGone(ConnectionError):
     """The client hung up before its request had come whole: nothing was done, and nobody reads an answer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EdgeLimits:
-    """Seconds for a head, for a body, between requests, and for a client to read on; connections."""
-
-    header_timeout_s: float = 10
-    body_timeout_s: float = 10
-    keepalive_timeout_s: float = 75
-    unread_timeout_s: float = 60
-    connections_per_address: int = 1024
-
-
-@dataclass(slots=True)
-class Edge:
-    """What the connections of one listener share.
-
-    `request_id` takes the caller's X-Request-ID, None without one, and returns the one to answer with;
-    `on_refusal` gets the status of each answer that no handler gave, to count it.
-    """
-
-    limits: EdgeLimits
-    request_id: Callable[[str | None], str]
-    on_refusal: Callable[[int], None]
-    connections: dict[str, int] = field(default_factory=dict)  # open ones, by address
-    draining: bool = False
-    empty: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def admit(self, address: str) -> bool:
-        """Count a new connection in, unless its address has enough."""
-        open_here = self.connections.get(address, 0)
-        if open_here >= self.limits.connections_per_address:
-            return False
-        self.connections[address] = open_here + 1
-        self.empty.clear()
-        return True
-
-    def release(self, address: str) -> None:
-        """Count a connection out."""
-        self.connections[address] -= 1
-        if not self.connections[address]:
-            del self.connections[address]
-        if not self.connections:
-            self.empty.set()
-
-    def head_and_body(self, slug: str, detail: str) -> bytes:
-        """A whole answer, for a connection without a request."""
-        body = problem_bytes(slug, detail)
-        kind = PROBLEMS[slug]
-        self.on_refusal(kind.status)
-        lines = [
-            f"HTTP/1.1 {kind.status} {kind.title}",
-            f"Content-Type: {CONTENT_TYPE}",
-            f"Content-Length: {len(body)}",
-            f"{_REQUEST_ID}: {self.request_id(None)}",
-            "Connection: close",
-        ]
-        if kind.status == 503:
-            lines.append("Retry-After: 1")
-        return "\r\n".join([*lines, "", ""]).encode() + body
-
-
 class Connection(RequestHandler):
     """One client's connection."""
 
@@ -107,6 +48,8 @@ class Connection(RequestHandler):
         "_edge",
         "_head_began",
         "_head_timer",
+        "_in_express",
+        "_next_is_due",
         "_requests_seen",
         "_unread_bytes",
         "_unread_timer",
@@ -120,6 +63,8 @@ class Connection(RequestHandler):
         self._requests_seen = 0
         self._head_began = False
         self._head_timer: asyncio.TimerHandle | None = None
+        self._in_express = False  # the express lane has a request of this connection
+        self._next_is_due = False
         self._unread_bytes = 0
         self._unread_timer: asyncio.TimerHandle | None = None
 
@@ -145,13 +90,15 @@ class Connection(RequestHandler):
             self._edge.release(self._address)
             self._address = None
 
-    # A head that does not come -------------------------------------------------------------------
+    # What comes in -------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and see whether a head is on its way."""
+        """Feed the parser, see whether a head is on its way, and have what has come answered."""
         body = self._body
         in_body = not body.is_eof()
+        waiter, self._waiter = self._waiter, None  # aiohttp sleeps on: the express lane looks first
         RequestHandler.data_received(self, data)  # super() costs every request
+        self._waiter = waiter
         if self._request_count != self._requests_seen:
             self._requests_seen = self._request_count
             self._body = self._messages[-1][1] if self._messages else EMPTY_PAYLOAD
@@ -163,6 +110,69 @@ class Connection(RequestHandler):
         elif not in_body and not self._head_began and data.strip(b"\r\n"):
             self._head_began = True
             self._start_head_timer()
+        if data and self._messages:  # without data aiohttp parses what was held back, and relies on its count
+            self._next()
+
+    # The express lane ----------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        """Have the oldest request that waits answered: by the express lane, or else by aiohttp, which sleeps
+        on its `_waiter` meanwhile.
+        """
+        self._next_is_due = False
+        waiter = self._waiter
+        if self._in_express or self._paused or not self._messages or waiter is None or waiter.done():
+            return
+        express = self._edge.express
+        message, payload = self._messages[0]
+        if express is not None and isinstance(message, RawRequestMessage):
+            self._messages.popleft()
+            self._in_express = True
+            if express.take(message, payload, self):
+                self._make_room()
+                self._next_soon()
+                return
+            self._in_express = False
+            self._messages.appendleft((message, payload))
+        waiter.set_result(None)
+
+    def _next_soon(self) -> None:
+        """Go on in the next turn of the loop: an actor may be in the middle of its answers."""
+        if self._messages and not self._next_is_due:
+            self._next_is_due = True
+            self._loop.call_soon(self._next)
+
+    def _make_room(self) -> None:
+        """Let the parser go on, as aiohttp does when it has taken a request from the queue."""
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+
+    def answer(self, head: str, body: bytes) -> None:
+        """Send the answer to the request that the express lane took. A client that hung up gets none."""
+        self._in_express = False
+        transport = self.transport
+        if transport is None:
+            return
+        if self._edge.draining:
+            transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+            self.close()
+            transport.close()
+            return
+        transport.write(f"{head}\r\n".encode() + body)
+        self._next_keepalive_close_time = close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
+        self._next_soon()
+
+    def _process_keepalive(self) -> None:
+        if self._in_express:
+            self._keepalive_handle = None  # the answer begins it again
+        else:
+            super()._process_keepalive()
+
+    # A head that does not come -------------------------------------------------------------------
 
     def _start_head_timer(self) -> None:
         if self._head_timer is not None:
@@ -178,7 +188,7 @@ class Connection(RequestHandler):
     def _head_overdue(self) -> None:
         if self.transport is None or self._request_count != self._requests_seen:
             self._stop_head_timer()
-        elif self._waiter is None:  # an earlier request is still being answered
+        elif self._waiter is None or self._in_express:  # an earlier request is still being answered
             self._start_head_timer()
         else:
             if self._head_began:
@@ -188,7 +198,7 @@ class Connection(RequestHandler):
 
     def close_if_idle(self) -> None:
         """Close the connection unless a whole head has come and is not answered yet."""
-        if self._waiter is not None and not self._messages:
+        if self._waiter is not None and not self._messages and not self._in_express:
             self.force_close()
 
     # A body or an answer that does not move ------------------------------------------------------
@@ -207,6 +217,7 @@ class Connection(RequestHandler):
         """The client has caught up."""
         super().resume_writing()
         self._stop_unread_timer()
+        self._next_soon()
 
     def _watch_unread(self) -> None:
         if self.transport is not None:
@@ -274,11 +285,11 @@ class Connection(RequestHandler):
         kind = PROBLEMS[slug]
         self._edge.on_refusal(kind.status)
         kept = {name: headers[name] for name in ("Allow", "Connection") if name in headers}
-        request_id = self._edge.request_id(request.headers.get(_REQUEST_ID))
+        request_id = self._edge.request_id(request.headers.get(REQUEST_ID))
         return web.Response(
             status=kind.status,
             body=problem_bytes(slug, kind.advice if detail is None else detail),
-            headers={**kept, "Content-Type": CONTENT_TYPE, _REQUEST_ID: request_id},
+            headers={**kept, "Content-Type": CONTENT_TYPE, REQUEST_ID: request_id},
         )
 
 
@@ -305,8 +316,7 @@ async def read_body(request: web.Request, limit_bytes: int, timeout_s: float) ->
         if content.is_eof():
             if content.total_bytes > limit_bytes:
                 raise _too_large(limit_bytes)
-            # read_nowait() has the parser look for more first, which costs 2 us.
-            return b"".join(content._buffer) if content.total_bytes else b""  # noqa: SLF001
+            return whole_body(content)
         return await _read_slowly(request, limit_bytes, timeout_s)
     except TimeoutError:
         _give_up_reading(request)
@@ -320,6 +330,12 @@ async def read_body(request: web.Request, limit_bytes: int, timeout_s: float) ->
         ) from None
     except ConnectionError as error:
         raise ClientGone("the client hung up within its request") from error
+
+
+def whole_body(content: StreamReader) -> bytes:
+    """Return a body that is here, whole: `content.is_eof()`."""
+    # read_nowait() has the parser look for more first, which costs 2 us.
+    return b"".join(content._buffer) if content.total_bytes else b""  # noqa: SLF001
 
 
 async def _read_slowly(request: web.Request, limit_bytes: int, timeout_s: float) -> bytes:

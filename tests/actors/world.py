@@ -383,7 +383,7 @@ class World:
         return asked
 
     def _watch(self, message: Message, answer: Answer | Exception) -> None:
-        asked = self._by_future.get(message.future) or self._asking
+        asked = self._by_future.get(message.reply_to) or self._asking
         assert asked is not None
         asked.times += 1
         asked.answer = answer

@@ -13,9 +13,10 @@ import pytest
 import uvloop
 from aiohttp import web
 
+from ledgerd.http.edge import EXPRESS, EdgeLimits
 from ledgerd.http.listener import Listener
 from ledgerd.http.problems import Problem, problem_bytes
-from ledgerd.http.protocol import EdgeLimits, expect_continue, read_body
+from ledgerd.http.protocol import expect_continue, read_body
 
 GUARD_S = 20  # only ever runs out when a test fails
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -83,7 +84,7 @@ async def until_closed(reader: asyncio.StreamReader) -> bytes:
 
 @asynccontextmanager
 async def serving(
-    get=None, *, read_timeout_s: float = 60, before_body=None, **limits: float
+    get=None, *, read_timeout_s: float = 60, before_body=None, express=None, **limits: float
 ) -> AsyncIterator[Served]:
     async def answer(_request):
         return web.Response(text="ok")
@@ -101,6 +102,8 @@ async def serving(
             raise
 
     app = web.Application()
+    if express is not None:
+        app[EXPRESS] = express
     app.router.add_get("/", get or answer, expect_handler=expect_continue)
     app.router.add_post("/", echo, expect_handler=expect_continue)
     refusals: list[int] = []

@@ -28,9 +28,9 @@ from yarl import URL
 from ledgerd.app import Chance, Service, open_service
 from ledgerd.clock import SandboxClock
 from ledgerd.config import Auth, Clock, Config, Identity, Lending, Storage
+from ledgerd.http.edge import EdgeLimits
 from ledgerd.http.listener import Listener
 from ledgerd.http.problems import PROBLEMS
-from ledgerd.http.protocol import EdgeLimits
 from ledgerd.http.route import Route
 from ledgerd.http.routes import ROUTES
 from ledgerd.observe import AccessLog, configure_logging

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from aiohttp import web
 
+from ledgerd.http.edge import EdgeLimits
 from ledgerd.http.listener import Listener
-from ledgerd.http.protocol import EdgeLimits
 from tests.http.edge import GET, next_turns, on_both_loops, parsed, post, serving, until_closed
 
 
