@@ -66,7 +66,9 @@ class Loan(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def accrued_on(self, day: int) -> int:
         """Return the unbilled interest at the end of `day`, in units: simple, on the principal alone."""
-        days = max(0, day - self.accrued_through)
+        days = day - self.accrued_through
+        if days <= 0:
+            return self.accrued_units
         return self.accrued_units + self.principal_paise * self.terms.daily_rate_thousandths * days
 
     def interest_paise(self, day: int) -> int:

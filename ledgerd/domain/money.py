@@ -13,6 +13,7 @@ from typing import Final
 
 UNITS_PER_PAISA: Final = 100_000
 
+_PAISE: Final = tuple(f".{paise:02d}" for paise in range(100))  # a receipt shows nine amounts
 _DECIMAL: Final = re.compile(r"([0-9]{1,13})(?:\.([0-9]{1,2}))?", re.ASCII)
 
 
@@ -23,8 +24,8 @@ def parse_hundredths(text: str) -> int | None:
     match = _DECIMAL.fullmatch(text)
     if match is None:
         return None
-    whole, fraction = match.groups("0")
-    return int(whole) * 100 + int(fraction) * (10 if len(fraction) == 1 else 1)
+    whole, fraction = match.groups("00")
+    return int(whole + fraction if len(fraction) == 2 else f"{whole}{fraction}0")
 
 
 def parse_rupees(text: str) -> int | None:
@@ -41,7 +42,7 @@ def format_hundredths(value: int) -> str:
 
 def rupees(paise: int) -> str:
     """Show paise as rupees: 20700 -> "207.00". Never negative: nothing here owes the borrower."""
-    return f"{paise // 100}.{paise % 100:02d}"
+    return f"{paise // 100}{_PAISE[paise % 100]}"
 
 
 def format_thousandths(value: int) -> str:

@@ -1,9 +1,12 @@
-"""The store process: the engine behind a Unix socket. `python -m ledgerd.storage.process FD` is started by
-the service.
+"""The store process: the engine behind two Unix sockets. `python -m ledgerd.storage.process FD FD` is started
+by the service.
 
-It serves one socket and ends with it: at end of file it finishes what it was doing, projects the rest and
-closes. It ignores the signals that stop the service, which drains first. When the journal can't commit it
-ends at once, without an answer.
+An event loop serves the first socket, which takes every call but `append`. The second takes the appends: a
+thread that does nothing else reads, commits and answers, so that a batch changes hands as seldom as it can.
+
+It ends with its sockets: at end of file it finishes what it was doing, projects the rest and closes. It
+ignores the signals that stop the service, which drains first. When the journal can't commit it ends at once,
+without an answer.
 """
 
 from __future__ import annotations
@@ -14,29 +17,33 @@ import signal
 import socket
 import sqlite3
 import sys
+import threading
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn
 
 import msgspec
 import uvloop
 
 from ledgerd.storage.engine import Engine
 from ledgerd.storage.files import open_engine
-from ledgerd.storage.journal import VersionGap
 from ledgerd.storage.ports import Entry, StoreError
-from ledgerd.storage.wire import Frames, Reply, Request, encoder
+from ledgerd.storage.wire import Frames, Reply, Request, encoder, receive, transmit
 
 _append_args = msgspec.msgpack.Decoder(tuple[int, list[Entry]])
 _load_args = msgspec.msgpack.Decoder(tuple[list[int]])
 _request = msgspec.msgpack.Decoder(Request)
 
 EXIT_BROKEN = 70
+# How long a thread may keep the interpreter's lock when another wants it. The projector computes for
+# milliseconds; a batch that waits for it holds up dozens of callers.
+SWITCH_INTERVAL_S = 0.0005
 
 
 class Server:
-    """Answers the seam's calls, each in its own task; appends reach the journal in the order they came."""
+    """Answers the seam's calls, each in its own task, and appends in the order they came."""
 
     def __init__(self) -> None:
         self.engine: Engine | None = None
@@ -44,14 +51,32 @@ class Server:
         self._frames = Frames(self._on_frame, self.ended.set)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(self, descriptor: int) -> None:
-        """Serve until the other side hangs up, then close."""
-        end = socket.socket(fileno=descriptor)
-        await asyncio.get_running_loop().create_connection(lambda: self._frames, sock=end)
+    async def serve(self, calls: int, appends: int) -> None:
+        """Serve both sockets (file descriptors) until the other side hangs up, then close."""
+        calls_end, appends_end = socket.socket(fileno=calls), socket.socket(fileno=appends)
+        await asyncio.get_running_loop().create_connection(lambda: self._frames, sock=calls_end)
+        appending = threading.Thread(target=self._serve_appends, args=(appends_end,), name="appends")
+        appending.start()
         await self.ended.wait()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(appending.join)
         if self.engine is not None:
             await self.engine.close()
+
+    def _serve_appends(self, end: socket.socket) -> None:
+        with end:
+            while (frame := receive(end)) is not None:
+                request = _request.decode(frame)
+                failed: Literal["refused"] | None = None
+                try:
+                    engine = self._opened_engine()
+                    result = encoder.encode(engine.append_here(*_append_args.decode(request.args)))
+                except StoreError as error:
+                    failed, result = "refused", encoder.encode(str(error))
+                except BaseException as error:  # noqa: BLE001 - nothing is known of the batch
+                    fail_stop(error)
+                with suppress(OSError):  # the service is gone; the next frame says so
+                    transmit(end, encoder.encode(Reply(request.id, failed, msgspec.Raw(result))))
 
     def _on_frame(self, frame: memoryview) -> None:
         task = asyncio.get_running_loop().create_task(self._answer(_request.decode(frame)))
@@ -68,9 +93,7 @@ class Server:
             failed, result = "refused", str(error)
         except OSError as error:  # a backup's folder
             failed, result = "refused", f"{error.filename}: {error.strerror}"
-        except (VersionGap, sqlite3.Error) as error:
-            if request.method == "append":
-                fail_stop(error)
+        except sqlite3.Error as error:
             failed, result = "broken", f"{type(error).__name__}: {error}"
         except Exception as error:  # noqa: BLE001 - a bug in a named read or write is its caller's to hear of
             traceback.print_exc()
@@ -85,22 +108,23 @@ class Server:
             )
             self.engine.projector.add_done_callback(self._on_projector_end)
             return self.engine.opened
-        engine = self.engine
-        if engine is None:
-            raise StoreError("the store is not open")
-        if method == "append":
-            return await engine.append(*_append_args.decode(args))
+        engine = self._opened_engine()
         if method == "load":
             return await engine.load(*_load_args.decode(args))
         name: Callable[..., Awaitable[Any]] = getattr(engine, method)
         return await name(*msgspec.msgpack.decode(args))
+
+    def _opened_engine(self) -> Engine:
+        if self.engine is None:
+            raise StoreError("the store is not open")
+        return self.engine
 
     def _on_projector_end(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             fail_stop(error)
 
 
-def fail_stop(error: BaseException) -> None:
+def fail_stop(error: BaseException) -> NoReturn:
     """End at once: what is on disk is the only truth, and callers retry by transaction_id."""
     traceback.print_exception(error)
     sys.stderr.write("ledgerd: the store stops: what it had not acknowledged is unknown\n")
@@ -109,12 +133,13 @@ def fail_stop(error: BaseException) -> None:
 
 
 def main() -> None:
-    """Serve the socket that was inherited as a file descriptor."""
+    """Serve the sockets that were inherited as file descriptors."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
     async def run() -> None:
-        await Server().serve(int(sys.argv[1]))
+        await Server().serve(int(sys.argv[1]), int(sys.argv[2]))
 
     uvloop.run(run())
 

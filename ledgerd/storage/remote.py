@@ -1,6 +1,7 @@
-"""The service's end of the seam: starts the store process and speaks to it over a Unix socket.
+"""The service's end of the seam: starts the store process and speaks to it over two Unix sockets, one for
+appends and one for everything else.
 
-Each ends when the other does. When the socket ends before `close`, every call that waits fails with
+Each ends when the other does. When a socket ends before `close`, every call that waits fails with
 StoreError ("unknown"), and `on_end` is called: the service must stop, since nothing can be made durable any
 more.
 """
@@ -40,7 +41,8 @@ class RemoteStore:
     def __init__(self, process: subprocess.Popen[bytes], on_end: Callable[[], None]) -> None:
         self._process = process
         self._on_end = on_end
-        self._frames = Frames(self._on_frame, self._on_lost)
+        self._calls = Frames(self._on_frame, self._on_lost)
+        self._appends = Frames(self._on_frame, self._on_lost)
         self._waiting: dict[int, tuple[asyncio.Future[Any], msgspec.msgpack.Decoder[Any]]] = {}
         self._last_id = 0
         self._closing = False
@@ -53,16 +55,19 @@ class RemoteStore:
         """Start the store process and open the database in it. Raises StoreError with its reason when it
         can't.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
+        (calls, their_calls), (appends, their_appends) = socket.socketpair(), socket.socketpair()
+        with their_calls, their_appends:
+            theirs = [their_calls.fileno(), their_appends.fileno()]
             process = subprocess.Popen(  # noqa: ASYNC220, S603 - our own module; a fork takes no time
-                [sys.executable, "-m", "ledgerd.storage.process", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-m", "ledgerd.storage.process", *map(str, theirs)],
+                pass_fds=theirs,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C is for the service, which drains first
             )
         store = cls(process, on_end)
-        await asyncio.get_running_loop().create_connection(lambda: store._frames, sock=ours)
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: store._calls, sock=calls)
+        await loop.create_connection(lambda: store._appends, sock=appends)
         try:
             paths = [str(path.absolute()) for path in (tables, journal, lock)]
             store.opened = await store._call("open", [*paths, slice_events])
@@ -75,12 +80,13 @@ class RemoteStore:
         self, method: str, args: Any, decoder: msgspec.msgpack.Decoder[Any] | None = None
     ) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        if self._frames.transport is None:
+        frames = self._appends if method == "append" else self._calls
+        if frames.transport is None:
             future.set_exception(StoreError("the store has ended: what it had not acknowledged is unknown"))
             return future
         self._last_id += 1
         self._waiting[self._last_id] = (future, decoder or _decoders.get(method, _plain))
-        self._frames.send(encoder.encode(Request(self._last_id, method, msgspec.Raw(encoder.encode(args)))))
+        frames.send(encoder.encode(Request(self._last_id, method, msgspec.Raw(encoder.encode(args)))))
         return future
 
     def _on_frame(self, frame: memoryview) -> None:
@@ -106,6 +112,7 @@ class RemoteStore:
                     StoreError("the store has ended: what it had not acknowledged is unknown")
                 )
         if not self._closing:
+            self._closing = True  # the other socket ends, too
             self._on_end()
 
     async def append(self, epoch: int, entries: Sequence[Entry]) -> AppendReply:
@@ -132,8 +139,9 @@ class RemoteStore:
     async def close(self) -> None:
         """Hang up, and wait until the store has closed its files."""
         self._closing = True
-        if self._frames.transport is not None:
-            self._frames.transport.close()
+        for frames in (self._calls, self._appends):
+            if frames.transport is not None:
+                frames.transport.close()
         try:
             await asyncio.to_thread(self._process.wait, STOP_PATIENCE_S)
         except subprocess.TimeoutExpired:

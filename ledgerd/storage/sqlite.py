@@ -8,6 +8,7 @@ file (SQLite before 3.51.3 can corrupt a WAL when two do); the others are read-o
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -27,6 +28,12 @@ class Database(Protocol):
         """Call `function(connection, ...)` when its turn comes."""
         ...
 
+    def call(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Call `function(connection, ...)` on the caller's own thread, when no other has a turn."""
+        ...
+
     async def close(self) -> None:
         """Finish what is queued, then close."""
         ...
@@ -37,6 +44,7 @@ class ThreadDatabase:
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
+        self._turn = threading.Lock()
 
     @classmethod
     async def open(cls, connect: Callable[[], sqlite3.Connection]) -> ThreadDatabase:
@@ -47,9 +55,15 @@ class ThreadDatabase:
         self, function: Callable[Concatenate[sqlite3.Connection, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
         # aiosqlite has no public way to run a function on its thread; a test fails if this name goes.
-        connection = self._connection._conn  # noqa: SLF001
         execute: Callable[..., Awaitable[R]] = self._connection._execute  # noqa: SLF001
-        return await execute(function, connection, *args, **kwargs)
+        return await execute(self.call, function, *args, **kwargs)
+
+    def call(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        connection = self._connection._conn  # noqa: SLF001 - likewise
+        with self._turn:
+            return function(connection, *args, **kwargs)
 
     async def close(self) -> None:
         await self._connection.close()
@@ -66,6 +80,11 @@ class InlineDatabase:
     ) -> R:
         return function(self._connection, *args, **kwargs)
 
+    def call(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        return function(self._connection, *args, **kwargs)
+
     async def close(self) -> None:
         self._connection.close()
 
@@ -74,7 +93,13 @@ def connect_writer(target: str) -> sqlite3.Connection:
     """Open the one connection that writes a file (a path or a `file:` URI), durable at each commit, or refuse
     to run.
     """
-    connection = sqlite3.connect(target, isolation_level=None, uri=True, cached_statements=512)
+    connection = sqlite3.connect(
+        target,
+        isolation_level=None,
+        uri=True,
+        cached_statements=512,
+        check_same_thread=False,  # the journal is written by two threads, in turn: see `Database.call`
+    )
     in_memory = "mode=memory" in target
     mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     connection.execute("PRAGMA synchronous = FULL")

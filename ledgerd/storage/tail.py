@@ -1,6 +1,6 @@
 """The tail: events that are on disk in the journal and not yet in the tables, held in memory.
 
-Two generations: the journal's thread adds to the new one; the projector turns it into the old one, projects
+Two generations: the journal adds to the new one; the projector turns it into the old one, projects
 that, and drops it whole. A reader takes its references first and opens its snapshot of the tables second:
 what it then sees twice, its version tells apart; nothing is missed.
 """
@@ -31,7 +31,7 @@ class Generation:
 
 
 class Tail:
-    """Both generations. `add` and `turn` run on the journal's thread; everything else may run anywhere."""
+    """Both generations. `add` and `turn` run in the journal's turn; everything else may run anywhere."""
 
     def __init__(self) -> None:
         self._new = Generation()

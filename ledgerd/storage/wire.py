@@ -1,6 +1,10 @@
-"""Frames on the socket between the service and its store: a length of four bytes, then MessagePack."""
+"""Frames on the sockets between the service and its store: a length of four bytes, then MessagePack.
+
+`Frames` is for an event loop; `receive` and `transmit` are for a thread that waits.
+"""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -65,3 +69,31 @@ class Frames(asyncio.Protocol):
         """Send one frame; nothing happens when the other side is gone, `on_end` has said so."""
         if self.transport is not None:
             self.transport.write(len(message).to_bytes(4, "big") + message)
+
+
+def transmit(end: socket.socket, message: bytes) -> None:
+    """Send one frame and wait until it has left; raises OSError when the other side is gone."""
+    end.sendall(len(message).to_bytes(4, "big") + message)
+
+
+def receive(end: socket.socket) -> bytes | None:
+    """Wait for one frame; None when the other side is gone."""
+    head = _receive_bytes(end, 4)
+    if head is None:
+        return None
+    size = int.from_bytes(head, "big")
+    assert size <= FRAME_BYTES_MAX, "a frame of the store's socket is bounded"
+    return _receive_bytes(end, size)
+
+
+def _receive_bytes(end: socket.socket, size: int) -> bytes | None:
+    received = b""
+    while len(received) < size:
+        try:
+            piece = end.recv(size - len(received), socket.MSG_WAITALL)
+        except ConnectionError:
+            return None
+        if not piece:
+            return None
+        received += piece
+    return received

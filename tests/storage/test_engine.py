@@ -300,3 +300,55 @@ async def test_the_owner_of_a_key_is_found_wherever_it_is(bare: Bare) -> None:
     assert isinstance(found, StoredEvent)
     assert found == owner
     engine.projector.cancel()
+
+
+# Appends on a thread of their own ------------------------------------------------------------------
+
+
+async def test_a_thread_s_appends_are_projected_and_kept_apart_from_the_loop_s(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "GATHER_S", 0.0)
+    engine = await open_engine(*place.paths, slice_events=3)
+    await add_borrower(engine)
+    writers = [Writer(loan_id) for loan_id in (1, 2)]
+    epoch = engine.opened.epoch
+
+    def on_a_thread() -> None:
+        engine.append_here(epoch, [writers[0].lend()])
+        for number in range(100):
+            engine.append_here(epoch, [writers[0].pay(f"a{number}")])
+
+    async with asyncio.timeout(GUARD_S):
+        appending = asyncio.create_task(asyncio.to_thread(on_a_thread))
+        await engine.append(epoch, [writers[1].lend()])
+        for number in range(100):
+            await engine.append(epoch, [writers[1].pay(f"b{number}")])
+        await appending
+        assert await engine.project_through(202) == 202
+        for loan_id in (1, 2):
+            page = await engine.read("payments_page", loan_id, 101, None, 500)
+            assert len(page) == 100
+    await engine.close()
+
+
+async def test_a_thread_s_append_alone_wakes_the_projector(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "GATHER_EVENTS", 5)
+    monkeypatch.setattr(engine_module, "GATHER_S", 3_600)
+    engine = await open_engine(*place.paths, slice_events=3)
+    await add_borrower(engine)
+    for loan_ids in (range(1, 4), range(4, 8)):
+        entries = [Writer(loan_id).lend() for loan_id in loan_ids]
+        await asyncio.to_thread(engine.append_here, engine.opened.epoch, entries)
+    async with asyncio.timeout(GUARD_S), engine._moved:
+        await engine._moved.wait_for(lambda: engine._projected_seq == 7)
+    await engine.close()
+
+
+async def test_a_thread_of_an_earlier_owner_is_fenced_off(place: Place) -> None:
+    engine = await open_engine(*place.paths)
+    with pytest.raises(StoreError, match="fenced"):
+        await asyncio.to_thread(engine.append_here, engine.opened.epoch - 1, [Writer(1).lend()])
+    await engine.close()

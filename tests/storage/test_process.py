@@ -31,16 +31,23 @@ class Client:
         self._answers: asyncio.Queue[Reply] = asyncio.Queue()
         self.ended = asyncio.Event()
         self.frames = Frames(self._on_frame, self.ended.set)
+        self.appends = Frames(self._on_frame, lambda: None)
 
     def _on_frame(self, frame: memoryview) -> None:
         self._answers.put_nowait(msgspec.msgpack.decode(frame, type=Reply))
 
     async def call(self, method: str, *args: Any) -> tuple[str | None, Any]:
-        self.frames.send(encoder.encode(Request(7, method, msgspec.Raw(encoder.encode(args)))))
+        frames = self.appends if method == "append" else self.frames
+        frames.send(encoder.encode(Request(7, method, msgspec.Raw(encoder.encode(args)))))
         async with asyncio.timeout(GUARD_S):
             reply = await self._answers.get()
         assert reply.id == 7
         return reply.failed, msgspec.msgpack.decode(reply.result)
+
+    def hang_up(self) -> None:
+        for frames in (self.frames, self.appends):
+            if frames.transport is not None:
+                frames.transport.close()
 
     async def open(self, place: Place) -> tuple[str | None, Any]:
         return await self.call("open", *map(str, place.paths), SLICE_EVENTS)
@@ -49,14 +56,14 @@ class Client:
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
     """A client of a server that is not open yet; at the end the server ends because the client goes."""
-    ours, theirs = socket.socketpair()
+    (calls, their_calls), (appends, their_appends) = socket.socketpair(), socket.socketpair()
     client = Client()
     loop = asyncio.get_running_loop()
-    await loop.create_connection(lambda: client.frames, sock=ours)
-    serving = asyncio.create_task(Server().serve(theirs.detach()))
+    await loop.create_connection(lambda: client.frames, sock=calls)
+    await loop.create_connection(lambda: client.appends, sock=appends)
+    serving = asyncio.create_task(Server().serve(their_calls.detach(), their_appends.detach()))
     yield client
-    if client.frames.transport is not None:
-        client.frames.transport.close()
+    client.hang_up()
     async with asyncio.timeout(GUARD_S):
         await serving
 
@@ -110,9 +117,8 @@ async def test_it_closes_cleanly_when_the_socket_ends(client: Client, place: Pla
     entries = [Writer(loan_id).lend() for loan_id in range(1, 12)]
     # Sent, and not waited for: what has arrived is done before it closes.
     args = msgspec.Raw(encoder.encode((1, entries)))
-    client.frames.send(encoder.encode(Request(8, "append", args)))
-    assert client.frames.transport is not None
-    client.frames.transport.close()
+    client.appends.send(encoder.encode(Request(8, "append", args)))
+    client.hang_up()
     async with asyncio.timeout(GUARD_S):
         await client.ended.wait()
         async with opened("files", place) as engine:
@@ -131,8 +137,9 @@ async def test_it_ends_with_its_service_and_leaves_clean_files(place: Place) -> 
         assert isinstance(store, RemoteStore)
         await add_borrower(store)
         await store.append(1, [Writer(loan_id).lend() for loan_id in range(1, 12)])
-        assert store._frames.transport is not None
-        store._frames.transport.abort()  # as when the service is killed
+        for frames in (store._calls, store._appends):
+            assert frames.transport is not None
+            frames.transport.abort()  # as when the service is killed
         assert await exit_code(store) == 0
     assert sorted(path.name for path in place.folder.iterdir()) == [
         "ledgerd.db",
@@ -181,7 +188,10 @@ async def test_it_stops_when_it_can_not_project(place: Place, capfd: pytest.Capt
 
 def test_without_a_socket_it_does_not_start() -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "ledgerd.storage.process", "99"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "ledgerd.storage.process", "98", "99"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode != 0
     assert "Bad file descriptor" in run.stderr

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from random import Random
 
 import msgspec
 import pytest
 
 from ledgerd.storage.ports import Entry, NewEvent
-from ledgerd.storage.wire import FRAME_BYTES_MAX, Frames, Reply, Request, encoder
+from ledgerd.storage.wire import FRAME_BYTES_MAX, Frames, Reply, Request, encoder, receive, transmit
 
 
 class Heard:
@@ -75,6 +76,55 @@ async def test_both_ends_hear_each_other_until_one_goes() -> None:
     assert (ours.ends, theirs.ends) == (1, 1)
     theirs.protocol.send(b"to nobody")
     assert theirs.protocol.transport is None
+
+
+# A thread that waits -------------------------------------------------------------------------------
+
+
+async def test_a_thread_hears_what_a_loop_sends_and_the_other_way_round() -> None:
+    heard = Heard()
+    ours, theirs = socket.socketpair()
+    await asyncio.get_running_loop().create_connection(lambda: heard.protocol, sock=ours)
+
+    def echo() -> None:
+        with theirs:
+            while (frame := receive(theirs)) is not None:
+                transmit(theirs, frame)
+
+    echoing = asyncio.create_task(asyncio.to_thread(echo))
+    for message in MESSAGES:
+        heard.protocol.send(message)
+    assert heard.protocol.transport is not None
+    heard.protocol.transport.write_eof()
+    await heard.ended.wait()
+    await echoing
+    assert heard.frames == list(MESSAGES)
+
+
+def test_a_thread_hears_the_end_wherever_it_comes() -> None:
+    for cut in range(8):
+        ours, theirs = socket.socketpair()
+        ours.sendall(framed(b"last")[:cut])
+        ours.close()
+        assert receive(theirs) is None
+        theirs.close()
+
+
+def test_a_frame_that_comes_in_pieces_is_put_together() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        sending = threading.Thread(target=transmit, args=(ours, b"x" * 3_000_000))
+        sending.start()
+        assert receive(theirs) == b"x" * 3_000_000
+        sending.join()
+
+
+def test_a_thread_takes_no_frame_beyond_the_bound() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall((FRAME_BYTES_MAX + 1).to_bytes(4, "big"))
+        with pytest.raises(AssertionError, match="bounded"):
+            receive(theirs)
 
 
 def test_a_call_and_its_answer_cross_as_they_are() -> None:
