@@ -1,13 +1,14 @@
 """The committer: gathers the entries of all actors and appends them in batches.
 
 No timer: while batches are on their way to disk the next one grows, so batches are as large as the disk is
-slow. A batch goes when a turn of the loop has brought nothing more to it.
+slow.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from ledgerd.actors.loan_actor import Pending
 from ledgerd.observe import Metrics
@@ -15,7 +16,7 @@ from ledgerd.storage.ports import AppendReply, Entry, Opened, Store
 
 BATCHES_IN_FLIGHT = 2
 BATCH_ENTRIES_MAX = 2_000
-GATHER_TURNS_MAX = 8
+BATCH_ENTRIES_EARLY = 16  # fewer wait for the end of the turn
 
 
 class Committer:
@@ -31,7 +32,8 @@ class Committer:
         self._loop = asyncio.get_running_loop()
         self._queue: list[tuple[Pending, Entry]] = []
         self._scheduled = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._replies: set[asyncio.Future[AppendReply]] = set()  # to the batches that are on their way ..
+        self._on_their_way = 0  # .. with so many entries
         self._catching_up: asyncio.Task[None] | None = None
         self.broken = False
         self.head_seq = opened.head_seq
@@ -43,43 +45,55 @@ class Committer:
         return self.head_seq - self.projected_seq
 
     def put(self, pending: Pending, entry: Entry) -> None:
-        """Queue an entry; what is put in one turn of the loop goes in one batch."""
+        """Queue an entry. A batch goes at the end of a turn of the loop, or at once when it is as large as
+        what is on its way, so that the disk works while the next messages are decided.
+        """
         self._queue.append((pending, entry))
-        self._gather()
+        if len(self._queue) >= max(BATCH_ENTRIES_EARLY, self._on_their_way):
+            self._send()
+        else:
+            self._send_soon()
 
-    def _gather(self) -> None:
-        if self._queue and not self._scheduled and len(self._tasks) < BATCHES_IN_FLIGHT:
+    def _send_soon(self) -> None:
+        if self._queue and not self._scheduled and len(self._replies) < BATCHES_IN_FLIGHT:
             self._scheduled = True
-            self._loop.call_soon(self._flush, 0, 1)
+            self._loop.call_soon(self._end_of_turn)
 
-    def _flush(self, seen: int, turn: int) -> None:
-        """Send the queue once a turn of the loop has brought nothing more to it."""
-        if seen < len(self._queue) < BATCH_ENTRIES_MAX and turn < GATHER_TURNS_MAX:
-            self._loop.call_soon(self._flush, len(self._queue), turn + 1)
-            return
+    def _end_of_turn(self) -> None:
         self._scheduled = False
-        if self._queue and not self.broken and len(self._tasks) < BATCHES_IN_FLIGHT:
-            batch, self._queue = self._queue[:BATCH_ENTRIES_MAX], self._queue[BATCH_ENTRIES_MAX:]
-            task = self._loop.create_task(self._commit(batch))
-            self._tasks.add(task)
+        self._send()
 
-    async def _commit(self, batch: list[tuple[Pending, Entry]]) -> None:
-        started_s = self._loop.time()
-        task = asyncio.current_task()
-        assert task is not None
+    def _send(self) -> None:
+        if not self._queue or self.broken or len(self._replies) >= BATCHES_IN_FLIGHT:
+            return
+        batch, self._queue = self._queue[:BATCH_ENTRIES_MAX], self._queue[BATCH_ENTRIES_MAX:]
         try:
-            reply = await self._store.append(self._epoch, [entry for _, entry in batch])
+            awaited = self._store.append(self._epoch, [entry for _, entry in batch])
+            reply = asyncio.ensure_future(awaited)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known of the batch
+            self.broken = True
+            self._loop.call_soon(self._on_broken, error)  # an actor may be in the middle of deciding
+            return
+        self._replies.add(reply)
+        self._on_their_way += len(batch)
+        reply.add_done_callback(partial(self._on_reply, batch, self._loop.time()))
+
+    def _on_reply(
+        self, batch: list[tuple[Pending, Entry]], started_s: float, reply: asyncio.Future[AppendReply]
+    ) -> None:
+        self._replies.discard(reply)
+        self._on_their_way -= len(batch)
+        try:
+            appended = reply.result()
             if not self.broken:
                 self._metrics.commits_total.inc()
                 self._metrics.commit_seconds.observe(self._loop.time() - started_s)
-                self.acknowledge([pending for pending, _ in batch], reply)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known of the batch
+                self.acknowledge([pending for pending, _ in batch], appended)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - likewise
             self._break(error)
-        finally:
-            self._tasks.discard(task)
-        self._gather()
+        self._send_soon()
 
-    def _break(self, error: Exception) -> None:
+    def _break(self, error: BaseException) -> None:
         """Send nothing more: every actor is ahead of the disk now, and the service stops."""
         if not self.broken:
             self.broken = True

@@ -5,7 +5,7 @@ Everything that crosses it is plain data, so that it can cross a socket. Reads a
 SQL.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -90,8 +90,10 @@ class StoreError(Exception):
 class Store(Protocol):
     """The seam itself. Any error at COMMIT, or an end of the socket, stops the process: see `StoreError`."""
 
-    async def append(self, epoch: int, entries: Sequence[Entry]) -> AppendReply:
-        """Append the entries in order, in one transaction and one sync."""
+    def append(self, epoch: int, entries: Sequence[Entry]) -> Awaitable[AppendReply]:
+        """Append the entries in order, in one transaction and one sync. They are on their way when this
+        returns.
+        """
         ...
 
     async def load(self, loan_ids: Sequence[int]) -> list[Loaded]:

@@ -21,8 +21,9 @@ from ledgerd.storage.ports import StoredEvent
 _STATE_COLUMNS = (
     "version, head_hash, last_payment_seq, principal_paise, accrued_units, accrued_through,"
     " interest_received_paise, principal_received_paise, bills_issued, oldest_unpaid_bill,"
-    " next_billing, closed_on"
+    " closed_on, next_billing"
 )
+_OLDEST_UNPAID_BILL = 11  # where it stands in a row of `_SELECT_LOANS`
 _TERMS_COLUMNS = (
     "amount_paise, apr_hundredths, daily_rate_thousandths, tenure, plan, disbursed_on, cycle_days, due_days,"
     " min_due_hundredths"
@@ -47,6 +48,8 @@ _INSERT_LOAN = (
 _UPDATE_LOAN = (
     f"UPDATE loans SET {', '.join(f'{c.strip()} = ?' for c in _STATE_COLUMNS.split(','))} WHERE id = ?"
 )
+# SQLite writes the index of a column that an UPDATE names, changed or not. Most loans were only paid.
+_UPDATE_PAID_LOAN = _UPDATE_LOAN.replace(", next_billing = ?", "")
 _INSERT_BILL = (
     "INSERT INTO bills (loan_id, number, billing_date, due_date,"
     " interest_paise, principal_due_paise, past_due_paise, interest_paid_paise, principal_paid_paise)"
@@ -79,6 +82,7 @@ class Changes:
     """Rows to write for a slice of the journal, each kind in order."""
 
     new_loans: set[int] = field(default_factory=set)
+    rescheduled: set[int] = field(default_factory=set)  # loans whose next billing date is another now
     bills: list[tuple[Any, ...]] = field(default_factory=list)
     paid: list[tuple[Any, ...]] = field(default_factory=list)
     payments: list[tuple[Any, ...]] = field(default_factory=list)
@@ -86,17 +90,20 @@ class Changes:
 
 
 def load_rows(connection: sqlite3.Connection, loan_ids: Iterable[int]) -> dict[int, LoanRow]:
-    """Read loans in two queries, however many: id -> row; ids that are not there are left out."""
-    ids = msgspec.json.encode(list(loan_ids)).decode()
+    """Read loans in two queries at most, however many: id -> row; ids that are not there are left out."""
+    rows = connection.execute(_SELECT_LOANS, (_json(loan_ids),)).fetchall()
     unpaid: dict[int, list[UnpaidBill]] = {}
-    for loan_id, number, interest, principal in connection.execute(_SELECT_UNPAID, (ids,)):
-        unpaid.setdefault(loan_id, []).append(UnpaidBill(number, interest, principal))
-    return {
-        row[0]: _loan_row(row, unpaid.get(row[0], [])) for row in connection.execute(_SELECT_LOANS, (ids,))
-    }
+    if owing := [row[0] for row in rows if row[_OLDEST_UNPAID_BILL] is not None]:
+        for loan_id, number, interest, principal in connection.execute(_SELECT_UNPAID, (_json(owing),)):
+            unpaid.setdefault(loan_id, []).append(UnpaidBill(number, interest, principal))
+    return {row[0]: _loan_row(row, unpaid.get(row[0], ())) for row in rows}
 
 
-def _loan_row(row: Sequence[Any], unpaid: list[UnpaidBill]) -> LoanRow:
+def _json(loan_ids: Iterable[int]) -> str:
+    return msgspec.json.encode(list(loan_ids)).decode()
+
+
+def _loan_row(row: Sequence[Any], unpaid: Sequence[UnpaidBill]) -> LoanRow:
     (
         _,
         borrower_id,
@@ -109,7 +116,7 @@ def _loan_row(row: Sequence[Any], unpaid: list[UnpaidBill]) -> LoanRow:
         interest_in,
         principal_in,
     ) = row[:10]
-    bills_issued, _, _, closed_on = row[10:14]
+    bills_issued, _, closed_on, _ = row[10:14]
     loan = Loan(
         borrower_id=borrower_id,
         terms=Terms(*row[14:]),
@@ -138,8 +145,8 @@ def _state_values(row: LoanRow) -> tuple[Any, ...]:
         loan.principal_received_paise,
         loan.bills_issued,
         loan.unpaid_bills[0].number if loan.unpaid_bills else None,
-        loan.next_billing,
         loan.closed_on,
+        loan.next_billing,
     )
 
 
@@ -170,7 +177,10 @@ def _fold(rows: dict[int, LoanRow], changes: Changes, stored: StoredEvent) -> No
         changes.keys.append((stored.once_key, stored.seq))
     if isinstance(event, BillIssued):
         changes.bills.append(bill_values(stored.loan_id, row.loan.terms, event))
+        changes.rescheduled.add(stored.loan_id)
     elif isinstance(event, PaymentRecorded):
+        if row.loan.closed_on is not None:
+            changes.rescheduled.add(stored.loan_id)
         changes.payments.append(payment_values(stored, event, row.last_payment_seq))
         row.last_payment_seq = stored.seq
         changes.paid += [
@@ -226,8 +236,11 @@ def write_rows(connection: sqlite3.Connection, rows: dict[int, LoanRow], changes
             for i in new
         ],
     )
-    touched = sorted(rows.keys() - changes.new_loans)
-    connection.executemany(_UPDATE_LOAN, [(*_state_values(rows[i]), i) for i in touched])
+    touched = rows.keys() - changes.new_loans
+    paid = sorted(touched - changes.rescheduled)
+    connection.executemany(_UPDATE_PAID_LOAN, [(*_state_values(rows[i])[:-1], i) for i in paid])
+    rescheduled = sorted(touched & changes.rescheduled)
+    connection.executemany(_UPDATE_LOAN, [(*_state_values(rows[i]), i) for i in rescheduled])
     connection.executemany(_INSERT_BILL, changes.bills)
     connection.executemany(_PAY_BILL, changes.paid)
     connection.executemany(_INSERT_PAYMENT, changes.payments)

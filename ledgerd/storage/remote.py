@@ -115,9 +115,8 @@ class RemoteStore:
             self._closing = True  # the other socket ends, too
             self._on_end()
 
-    async def append(self, epoch: int, entries: Sequence[Entry]) -> AppendReply:
-        reply: AppendReply = await self._call("append", (epoch, entries))
-        return reply
+    def append(self, epoch: int, entries: Sequence[Entry]) -> asyncio.Future[AppendReply]:
+        return self._call("append", (epoch, entries))
 
     async def load(self, loan_ids: Sequence[int]) -> list[Loaded]:
         loaded: list[Loaded] = await self._call("load", (loan_ids,))

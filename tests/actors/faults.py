@@ -158,7 +158,10 @@ COMING_AND_GOING = (
     ),
     Fault("a broken journal answers nobody", registry, "actor.lose(reason)", "pass"),
     Fault(
-        "goes on with a broken journal", committer, "            self.broken = True\n", "            pass\n"
+        "goes on with a broken journal",
+        committer,
+        "self.broken = True\n            self._on_broken(error)",
+        "pass\n            self._on_broken(error)",
     ),
     Fault("never hears that projections caught up", registry, "self.committer.catch_up()", "pass"),
     Fault("puts the key on every event", loan_actor, "key if version == last else None", "key"),

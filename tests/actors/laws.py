@@ -81,7 +81,8 @@ class Laws:
             assert registry.in_flight == 0
         registry = self.world.registry
         assert not registry.committer._queue
-        assert not registry.committer._tasks
+        assert not registry.committer._replies
+        assert registry.committer._on_their_way == 0
         for actor in registry._actors.values():
             history = self.histories[actor.loan_id]
             assert actor.idle

@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from ledgerd.actors.committer import BATCH_ENTRIES_MAX, GATHER_TURNS_MAX
+from ledgerd.actors.committer import BATCH_ENTRIES_EARLY, BATCH_ENTRIES_MAX
 from ledgerd.actors.messages import Accepted, Overloaded, View
 from ledgerd.domain.commands import IssueBills
 from ledgerd.storage.ports import AppendReply, StoreError, Verdict
@@ -51,12 +51,21 @@ async def test_what_comes_in_one_turn_goes_together_and_the_next_batch_grows_mea
 
 
 @virtual
-async def test_a_batch_waits_for_the_next_turn_as_long_as_turns_bring_more():
-    world = await opened(GATHER_TURNS_MAX + 3)
-    for loan_id in range(1, GATHER_TURNS_MAX + 4):
+async def test_a_batch_as_large_as_what_is_on_its_way_goes_within_the_turn():
+    world = await opened(4 * BATCH_ENTRIES_EARLY)
+    for loan_id in range(1, 3 * BATCH_ENTRIES_EARLY + 1):
         world.ask(loan_id, world.repay(f"t{loan_id}", 100))
-        await asyncio.sleep(0)
-    assert sizes(world) == [GATHER_TURNS_MAX]  # not for ever
+    assert sizes(world) == [BATCH_ENTRIES_EARLY, BATCH_ENTRIES_EARLY]  # the disk works; the rest waits
+    world.store.process_append()
+    world.store.deliver()
+    await turns()
+    assert sizes(world) == [BATCH_ENTRIES_EARLY, BATCH_ENTRIES_EARLY]
+    for loan_id in range(3 * BATCH_ENTRIES_EARLY + 1, 4 * BATCH_ENTRIES_EARLY + 1):
+        world.ask(loan_id, world.repay(f"t{loan_id}", 100))
+    world.store.process_append()
+    world.store.deliver()
+    await turns()
+    assert sizes(world) == [BATCH_ENTRIES_EARLY, BATCH_ENTRIES_EARLY]
     await world.quiet()
     assert not world.waiting
 
@@ -64,14 +73,14 @@ async def test_a_batch_waits_for_the_next_turn_as_long_as_turns_bring_more():
 @virtual
 async def test_a_batch_has_a_greatest_size():
     world = await opened(1)
+    early = BATCH_ENTRIES_EARLY
     for number in range(BATCH_ENTRIES_MAX + 500):
         world.ask(1, world.repay(f"t{number}", 1))
-    await turns()
-    assert sizes(world) == [BATCH_ENTRIES_MAX]
+    assert sizes(world) == [early, early]
     world.store.process_append()
     world.store.deliver()
     await turns()
-    assert sizes(world) == [500]
+    assert sizes(world) == [early, BATCH_ENTRIES_MAX]
     await world.quiet()
     assert [event.version for event in world.events()] == list(range(1, BATCH_ENTRIES_MAX + 502))
 
@@ -123,6 +132,25 @@ async def test_a_broken_journal_fails_all_that_waits_and_says_so_once():
     with pytest.raises(StoreError):
         world.ask(4)
     assert sizes(world) == []  # nothing is sent any more
+
+
+@virtual
+async def test_a_batch_that_can_not_be_sent_breaks_it_too(monkeypatch):
+    world = await opened(BATCH_ENTRIES_EARLY)
+
+    def unsendable(*_):
+        raise OverflowError("too large for the wire")
+
+    monkeypatch.setattr(world.store, "append", unsendable)
+    loan_ids = range(1, BATCH_ENTRIES_EARLY + 1)
+    asked = [world.ask(loan_id, world.repay(f"t{loan_id}", 100)) for loan_id in loan_ids]
+    monkeypatch.undo()
+    with pytest.raises(StoreError):  # a later batch must not reach the journal without it
+        world.ask(1, world.repay("u", 100))
+    await world.quiet()
+    assert all(isinstance(each.answer, StoreError) for each in asked)
+    assert [type(error) for error in world.broken] == [OverflowError]
+    assert sizes(world) == []
 
 
 @virtual

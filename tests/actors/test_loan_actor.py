@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from ledgerd.actors import loan_actor
+from ledgerd.actors.committer import BATCH_ENTRIES_EARLY, BATCHES_IN_FLIGHT
 from ledgerd.actors.loan_actor import OWNERS_MAX, LoanActor
 from ledgerd.actors.messages import Accepted, ActorFailed, Replayed, View
 from ledgerd.domain.commands import IssueBills, Rejection
@@ -196,7 +197,12 @@ async def test_payments_are_decided_ahead_and_go_to_disk_together():
     await warm(world, 1)
     asked = [world.ask(1, world.repay(f"t{number}", 100)) for number in range(100)]
     await turns()
-    assert [len(entries) for entries, _ in world.store.appends] == [100]
+    early = [len(entries) for entries, _ in world.store.appends]
+    assert early == [BATCH_ENTRIES_EARLY] * BATCHES_IN_FLIGHT
+    world.store.process_append()
+    world.store.deliver()
+    await turns()
+    assert [len(entries) for entries, _ in world.store.appends] == [*early[1:], 100 - sum(early)]
     await world.quiet()
     left = [each.answer.event.outstanding_principal_paise for each in asked]
     assert left == list(range(99_900, 89_999, -100))

@@ -150,11 +150,9 @@ class HandStore:
 
     # The seam
 
-    async def append(self, epoch: int, entries: Sequence[Entry]) -> AppendReply:
-        assert not self.ended
-        assert epoch == self.disk.epoch, "fenced"
-        reply: AppendReply = await self._wait(self.appends, entries)
-        return reply
+    def append(self, epoch: int, entries: Sequence[Entry]) -> asyncio.Future[AppendReply]:
+        assert self.ended or epoch == self.disk.epoch, "fenced"
+        return self._wait(self.appends, entries)
 
     async def load(self, loan_ids: Sequence[int]) -> list[Loaded]:
         self.load_sizes.append(len(loan_ids))
@@ -169,12 +167,13 @@ class HandStore:
         assert self.disk.projected_seq >= seq
         return self.disk.projected_seq
 
-    async def _wait(self, queue: Any, request: Any) -> Any:
-        if self.ended:
-            raise StoreError("the store has ended")
+    def _wait(self, queue: Any, request: Any) -> asyncio.Future[Any]:
         future = asyncio.get_running_loop().create_future()
-        queue.append((request, future))
-        return await future
+        if self.ended:
+            future.set_exception(StoreError("the store has ended"))
+        else:
+            queue.append((request, future))
+        return future
 
     # The steps
 
@@ -290,6 +289,7 @@ class World:
         self.asked: list[Asked] = []
         self._waiting: dict[Asked, None] = {}
         self.broken: list[BaseException] = []
+        self.broken_by: list[int] = []  # which registry, for each of them
         self.registries: list[WatchedRegistry] = []
         self._by_future: dict[asyncio.Future[Any], Asked] = {}
         self._asking: Asked | None = None
@@ -301,10 +301,19 @@ class World:
         """Start serving what is on disk."""
         self.store = HandStore(self.disk)
         self.registry = WatchedRegistry(
-            cast("Store", self.store), self.store.opened, self.clock, self.limits, METRICS, self.broken.append
+            cast("Store", self.store),
+            self.store.opened,
+            self.clock,
+            self.limits,
+            METRICS,
+            functools.partial(self._broke, len(self.registries)),
         )
         self.registry.watch = self._watch
         self.registries.append(self.registry)
+
+    def _broke(self, number: int, error: BaseException) -> None:
+        self.broken.append(error)
+        self.broken_by.append(number)
 
     def restart(self, processed: int = 0) -> None:
         """The store dies, after some batches more, and the registry with it; others open what is on disk."""
