@@ -80,7 +80,7 @@ class AccessLog:
         if second != self._second:
             self._second = second
             self._timestamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
-        duration_ms = round(duration_s * 1000, 2)
+        duration_ms = f"{duration_s * 1000:.2f}"
         if not id_is_ours:
             request_id = _masked(request_id)
         if self._pretty:

@@ -144,7 +144,7 @@ async def test_a_pretty_access_line_is_one_line(stream):
     access = AccessLog(stream, pretty=True)
     access.write("GET", "/livez", 200, 0.001, "r-1")
     access.flush()
-    assert stream.getvalue().endswith("GET /livez 200 1.0 ms r-1\n")
+    assert stream.getvalue().endswith("GET /livez 200 1.00 ms r-1\n")
 
 
 def test_metrics_have_their_own_registry():

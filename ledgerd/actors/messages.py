@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from ledgerd.domain.commands import Command, Rejection
 from ledgerd.domain.events import Event
@@ -18,8 +19,7 @@ class ActorFailed(Exception):
     """A bug stopped the actor at this message: the outcome is unknown, retry with the same transaction_id."""
 
 
-@dataclass(slots=True, frozen=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True, gc=False):
     """The command counted. `event` is the last of its `count` events; None when there was nothing to do."""
 
     loan_id: int
@@ -27,16 +27,14 @@ class Accepted:
     count: int = 1
 
 
-@dataclass(slots=True, frozen=True)
-class Replayed:
+class Replayed(msgspec.Struct, frozen=True, gc=False):
     """The command had counted before, as `event`; nothing was written."""
 
     loan_id: int
     event: Event
 
 
-@dataclass(slots=True, frozen=True)
-class View:
+class View(msgspec.Struct, frozen=True):
     """A loan brought up to `today`; what that takes (`issued`) is not written. `version` is that of its last
     event on disk.
     """

@@ -101,6 +101,9 @@ encode_event = _encoder.encode
 decode_event = _decoder.decode
 
 
+_KINDS = {kind: str(kind.__struct_config__.tag) for kind in (LoanDisbursed, BillIssued, PaymentRecorded)}
+
+
 def kind_of(event: Event) -> str:
     """Return the event's name in the journal."""
-    return str(event.__struct_config__.tag)
+    return _KINDS[type(event)]

@@ -28,7 +28,7 @@ READS: dict[str, Callable[..., Any]] = {**pages.READS, **runs.READS, **people.RE
 WRITES: dict[str, Callable[..., Any]] = {**runs.WRITES, **people.WRITES, **transactions.WRITES}
 
 GATHER_EVENTS = 2_000  # how many events wait at most before they are projected ..
-GATHER_S = 0.2  # .. and for how long
+GATHER_S = 0.5  # .. and for how long
 
 
 class Engine:
