@@ -205,8 +205,8 @@ def test_lists_and_due_loans_are_read_along_their_indexes(bare: Bare) -> None:
 
 @pytest.mark.usefixtures("unhurried")
 async def test_a_statement_costs_the_same_however_long_the_loan_is(bare: Bare) -> None:
-    """Ten payments or twenty thousand: four queries in three snapshots (a fifth where bills are unpaid), two for
-    each page after the first.
+    """Ten payments or twenty thousand: four queries in three snapshots (a fifth where bills are unpaid), and
+    two for each page after the first.
     """
     statements, steps = [], []
     for loan_id, (count, first_seq) in enumerate([(200, 1), (10, 202), (20_000, 213)], 1):
