@@ -17,6 +17,10 @@ from aiohttp.streams import StreamReader
 from ledgerd.http.problems import CONTENT_TYPE, PROBLEMS, problem_bytes
 
 REQUEST_ID: Final = "X-Request-ID"
+# What every answer bears, whoever makes it. Nothing here is for a cache to keep: an answer is about one
+# caller's money, and true at that moment.
+ALWAYS: Final = {"Server": "ledgerd", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+ALWAYS_LINES: Final = "".join(f"{name}: {value}\r\n" for name, value in ALWAYS.items())
 
 
 class AnswerTo(Protocol):
@@ -88,8 +92,7 @@ class Edge:
         kind = PROBLEMS[slug]
         self.on_refusal(kind.status)
         lines = [
-            f"HTTP/1.1 {kind.status} {kind.title}",
-            f"Content-Type: {CONTENT_TYPE}",
+            f"HTTP/1.1 {kind.status} {kind.title}\r\n{ALWAYS_LINES}Content-Type: {CONTENT_TYPE}",
             f"Content-Length: {len(body)}",
             f"{REQUEST_ID}: {self.request_id(None)}",
             "Connection: close",

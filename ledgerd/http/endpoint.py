@@ -17,6 +17,7 @@ from aiohttp import web
 
 from ledgerd.actors.messages import ActorFailed, Overloaded
 from ledgerd.http.bodies import check_media_type, check_query, decode_form, decode_json, quoted_names
+from ledgerd.http.edge import ALWAYS
 from ledgerd.http.passwords import Busy
 from ledgerd.http.problems import CONTENT_TYPE, Problem, problem_bytes
 from ledgerd.http.protocol import ClientGone, read_body
@@ -27,7 +28,6 @@ from ledgerd.observe import AccessLog, Metrics, log
 from ledgerd.storage.ports import StoreError
 
 _encode = msgspec.json.Encoder().encode
-ALWAYS: Final = {"Server": "ledgerd", "X-Content-Type-Options": "nosniff"}
 _RETRY: Final = {"Retry-After": "1"}
 _CHALLENGE: Final = 'Bearer realm="ledgerd"'
 _ALWAYS_OPEN: Final = frozenset({"livez", "readyz", "metrics", "jwks"})

@@ -22,8 +22,8 @@ from aiohttp.streams import StreamReader
 
 from ledgerd.actors.messages import Answer, Message
 from ledgerd.http.bodies import check_media_type, decode_json, quoted_names
-from ledgerd.http.edge import AnswerTo
-from ledgerd.http.endpoint import ALWAYS, Desk, accept, bearer, check_draining, problem_of
+from ledgerd.http.edge import ALWAYS_LINES, AnswerTo
+from ledgerd.http.endpoint import Desk, accept, bearer, check_draining, problem_of
 from ledgerd.http.payloads import MakePayment
 from ledgerd.http.payments import order, outcome
 from ledgerd.http.problems import CONTENT_TYPE, problem_bytes
@@ -32,7 +32,6 @@ from ledgerd.http.route import Route
 from ledgerd.http.services import Services
 
 _encode = msgspec.json.Encoder().encode
-_ALWAYS: Final = "".join(f"{name}: {value}\r\n" for name, value in ALWAYS.items())
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -106,7 +105,7 @@ class ExpressLane:
     ) -> None:
         more = "".join(f"{name}: {value}\r\n" for name, value in own.items()) if own else ""
         head = (
-            f"HTTP/1.1 {status} {_PHRASES[status]}\r\n{_ALWAYS}Content-Type: {kind}\r\n"
+            f"HTTP/1.1 {status} {_PHRASES[status]}\r\n{ALWAYS_LINES}Content-Type: {kind}\r\n"
             f"X-Request-ID: {ticket.request_id}\r\n{more}Content-Length: {len(content)}\r\n"
             f"Date: {rfc822_formatted_time()}\r\n"
         )

@@ -109,7 +109,7 @@ def tokens_reply(grant: Grant | Refusal) -> Reply:
     if isinstance(grant, Refusal):
         raise problem_of(grant)
     shown = payloads.TokensShown(grant.access_token, "Bearer", grant.expires_in_s, grant.refresh_token)
-    return Reply(200, shown, {"Cache-Control": "no-store"})
+    return Reply(200, shown)
 
 
 def problem_of(refusal: Refusal) -> Problem:

@@ -19,7 +19,7 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
-from ledgerd.http.edge import REQUEST_ID, Edge
+from ledgerd.http.edge import ALWAYS, REQUEST_ID, Edge
 from ledgerd.http.problems import CONTENT_TYPE, PROBLEMS, Problem, problem_bytes
 from ledgerd.observe import log
 
@@ -289,7 +289,7 @@ class Connection(RequestHandler):
         return web.Response(
             status=kind.status,
             body=problem_bytes(slug, kind.advice if detail is None else detail),
-            headers={**kept, "Content-Type": CONTENT_TYPE, REQUEST_ID: request_id},
+            headers={**ALWAYS, **kept, "Content-Type": CONTENT_TYPE, REQUEST_ID: request_id},
         )
 
 

@@ -141,5 +141,8 @@ def assert_problem(answer: bytes, status: int, slug: str) -> dict[str, str]:
     assert (problem["type"], problem["status"]) == (f"/problems/{slug}", status)
     assert problem["detail"]
     assert headers["x-request-id"] == "made-here"
+    always = {"server": "ledgerd", "x-content-type-options": "nosniff", "cache-control": "no-store"}
+    assert {name: headers.get(name) for name in always} == always
+    assert answer.lower().count(b"\r\nserver:") == 1
     assert answer.endswith(body)
     return headers

@@ -59,7 +59,6 @@ async def test_pages_open_in_a_browser_and_need_nothing_else(world):
         answer = await world.get(path)
         assert answer.status == 200, path
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert (await world.get(f"{path}/")).bare == answer.bare
         text = answer.body.decode()
         assert "http://" not in text.replace("http://127.0.0.1", "").replace("http://localhost", ""), path

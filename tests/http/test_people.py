@@ -158,7 +158,6 @@ async def test_logging_in_by_either(world, borrower):
         assert answer.status == 200
         assert set(answer.json) == {"access_token", "refresh_token", "token_type", "expires_in"}
         assert (answer.json["token_type"], answer.json["expires_in"]) == ("Bearer", 900)
-        assert answer.headers["Cache-Control"] == "no-store"
         assert (await world.get("/api/me/", answer.json["access_token"])).json["user_id"] == borrower.id
     both = {"aadhar_id": borrower.identity, "email": borrower.email, "password": PASSWORD}
     assert (await world.post("/api/login/", both)).slug == "invalid-fields"
