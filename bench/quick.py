@@ -23,7 +23,8 @@ import msgspec
 import uvloop
 
 from ledgerd.app import Service, open_service
-from ledgerd.config import Config, load_config
+from ledgerd.config import Config
+from ledgerd.config_file import load_config
 from ledgerd.domain.commands import Disburse
 from ledgerd.domain.events import Terms
 from ledgerd.ids import format_id

@@ -18,7 +18,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 import ledgerd
 from ledgerd.app import score_rules
-from ledgerd.config import Config, ConfigError, load_config
+from ledgerd.config import Config
+from ledgerd.config_file import ConfigError, load_config
 from ledgerd.control import CommandFailed, run_command
 from ledgerd.observe import configure_logging
 from ledgerd.scheduler.cron import check_cron

@@ -1,16 +1,11 @@
-"""What can be set, read once at the start: `config.toml`, then `LEDGERD_<SECTION>_<KEY>` in the environment.
+"""What can be set: every key, its type, range and default, once, as frozen Structs.
 
-Every key, its type, range and default stands here once, as frozen Structs. What is wrong is refused with one
-line that names the key and says what to write instead. Paths come out absolute, money in paise, percents in
-hundredths. Used by the command line and the composition root; the rest gets its section handed in.
+Money comes out in paise, percents in hundredths. config_file.py reads them; the composition root hands each
+part its section.
 """
 
-import difflib
-import re
-import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -20,10 +15,7 @@ from ledgerd.domain.calendar import parse_day
 from ledgerd.domain.money import daily_rate, parse_hundredths
 
 _DECIMAL = r"^[0-9]{1,13}(\.[0-9]{1,2})?\Z"
-_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
-_AT_PATH = re.compile(r"(?P<problem>.*) - at `\$\.(?P<section>\w+)(?:\.(?P<key>\w+))?`", re.DOTALL)
-_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.*?)`", re.DOTALL)
-_SQLITE_URL = "sqlite:///"
+SQLITE_URL = "sqlite:///"
 
 Text = Annotated[str, Meta(min_length=1, max_length=4096, description="text in quotes")]
 Rupees = Annotated[str, Meta(pattern=_DECIMAL, description='rupees such as "5000.00"')]
@@ -35,10 +27,6 @@ Score = Annotated[int, Meta(ge=0, le=1_000_000)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 
 
-class ConfigError(Exception):
-    """The configuration is wrong; the message is one line for the person who wrote it."""
-
-
 def _hundredths(text: str) -> int:
     value = parse_hundredths(text)
     if value is None:  # only when built by hand: what is read is checked by its pattern first
@@ -46,7 +34,8 @@ def _hundredths(text: str) -> int:
     return value
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Show a value that somebody wrote, on one short line."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -75,14 +64,14 @@ class Storage(Section, frozen=True):
     projection_batch: Count = 2000
 
     def __post_init__(self) -> None:
-        path = self.url.removeprefix(_SQLITE_URL)
-        if not self.url.startswith(_SQLITE_URL) or path in {"", "/"} or path.endswith(("/", "/..")):
+        path = self.url.removeprefix(SQLITE_URL)
+        if not self.url.startswith(SQLITE_URL) or path in {"", "/"} or path.endswith(("/", "/..")):
             raise ValueError('url: write "sqlite:///relative.db" or "sqlite:////absolute.db"')
 
     @property
     def tables_path(self) -> Path | None:
         """The file of the tables."""
-        path = self.url.removeprefix(_SQLITE_URL)
+        path = self.url.removeprefix(SQLITE_URL)
         return None if path == ":memory:" else Path(path)
 
     @property
@@ -133,7 +122,7 @@ class Clock(Section, frozen=True):
             ZoneInfo(self.timezone)
         except (KeyError, ValueError, OSError):
             raise ValueError(
-                f'timezone: {_shown(self.timezone)} is not known; write an IANA name, such as "Asia/Kolkata"'
+                f'timezone: {shown(self.timezone)} is not known; write an IANA name, such as "Asia/Kolkata"'
             ) from None
         if self.sandbox_start and parse_day(self.sandbox_start) is None:
             raise ValueError('sandbox_start: write a date, such as "2026-01-31", or "" for the real date')
@@ -277,113 +266,3 @@ KEYS: dict[tuple[str, str], Any] = {
     for section, struct in SECTIONS.items()
     for key, annotation in get_type_hints(struct, include_extras=True).items()
 }
-
-
-def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
-    """Read the file at `path` (None: the defaults), then the environment's overrides.
-
-    Relative paths in the result start at the file's folder, without a file at the working directory.
-    Raises ConfigError with a message of one line.
-    """
-    raw = {} if path is None else _read_toml(path)
-    overridden = _override(raw, environ)
-    try:
-        config = msgspec.convert(raw, Config)
-    except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error), raw, path, overridden)) from None
-    return _anchored(config, Path.cwd() if path is None else path.absolute().parent)
-
-
-def variable_name(section: str, key: str) -> str:
-    """Return the environment variable that overrides a key."""
-    return f"LEDGERD_{section}_{key}".upper()
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise ConfigError(f"{path}: not TOML: {' '.join(str(error).split())}") from None
-
-
-def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> set[tuple[str, str]]:
-    """Put the environment's values into `raw`; return the keys that it set."""
-    known = {variable_name(*key): key for key in KEYS}
-    prefixes = tuple(variable_name(section, "") for section in SECTIONS)
-    overridden = set()
-    for name, text in environ.items():
-        if not text or not name.startswith(prefixes):
-            continue
-        if name not in known:
-            raise ConfigError(f"{name}: no such key{_nearest(name, known)}; correct the name or unset it")
-        section, key = known[name]
-        table = raw.setdefault(section, {})
-        if isinstance(table, dict):  # otherwise the file is wrong, which the conversion says better
-            table[key] = _parsed(name, text, KEYS[section, key])
-            overridden.add((section, key))
-    return overridden
-
-
-def _parsed(name: str, text: str, annotation: Any) -> str | int:
-    if get_args(annotation)[:1] != (int,):
-        return text
-    if _WHOLE_NUMBER.fullmatch(text) is None:
-        raise ConfigError(f"{name}: write {_expected(annotation)}, not {_shown(text)}")
-    return int(text)
-
-
-def _explain(message: str, raw: dict[str, Any], path: Path | None, overridden: set[tuple[str, str]]) -> str:
-    """Turn msgspec's message into one that names the key as its writer knows it."""
-    file = "" if path is None else f"{path}: "
-    located = _AT_PATH.fullmatch(message)
-    section, key = (located["section"], located["key"]) if located else ("", None)
-    problem = located["problem"] if located else message
-    unknown = _UNKNOWN_FIELD.match(problem)
-    if unknown is not None:
-        name = unknown["name"]
-        if not section:
-            return f"{file}[{_plain(name)}]: no such section{_nearest(name, SECTIONS)}; correct or remove it"
-        near = _nearest(name, [key for known, key in KEYS if known == section])
-        return f"{file}[{section}] {_plain(name)}: no such key{near}; correct or remove it"
-    if key is None and not isinstance(raw.get(section), dict):
-        return f"{file}{section}: must be a section; write [{section}] above its keys"
-    if key is None:  # one of our own checks: "key: what to write"
-        key, _, problem = problem.partition(": ")
-    else:
-        problem = f"write {_expected(KEYS[section, key])}, not {_shown(raw[section][key])}"
-    if (section, key) in overridden:
-        return f"{variable_name(section, key)}: {problem}"
-    return f"{file}[{section}] {key}: {problem}"
-
-
-def _expected(annotation: Any) -> str:
-    """Say in words what a key takes."""
-    for meta in getattr(annotation, "__metadata__", ()):
-        if meta.description is not None:
-            return str(meta.description)
-        return f"a whole number from {meta.ge} to {meta.le}"
-    choices = get_args(annotation)
-    return "one of " + ", ".join(f'"{choice}"' for choice in choices) if choices else "text in quotes"
-
-
-def _nearest(name: str, known: Any) -> str:
-    matches = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {matches[0]}?)" if matches else ""
-
-
-def _plain(name: str) -> str:
-    """Show a name that somebody else chose, on one line."""
-    return name if name.isidentifier() else _shown(name)
-
-
-def _anchored(config: Config, folder: Path) -> Config:
-    """Make every path absolute."""
-    storage, auth, scoring = config.storage, config.auth, config.scoring
-    if storage.tables_path is not None:
-        storage = msgspec.structs.replace(storage, url=f"{_SQLITE_URL}{folder / storage.tables_path}")
-    auth = msgspec.structs.replace(auth, keys_dir=str(folder / auth.keys_dir))
-    if scoring.transactions_csv:
-        scoring = msgspec.structs.replace(scoring, transactions_csv=str(folder / scoring.transactions_csv))
-    return msgspec.structs.replace(config, storage=storage, auth=auth, scoring=scoring)

@@ -24,7 +24,8 @@ from typing import Any, TextIO
 import structlog
 
 from ledgerd.cli import app
-from ledgerd.config import Config, load_config
+from ledgerd.config import Config
+from ledgerd.config_file import load_config
 
 GUARD_S = 60  # only ever runs out when a test fails
 

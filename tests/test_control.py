@@ -16,7 +16,8 @@ import pytest
 from ledgerd import control
 from ledgerd.app import Service as OpenService
 from ledgerd.app import open_service
-from ledgerd.config import Config, load_config
+from ledgerd.config import Config
+from ledgerd.config_file import load_config
 from ledgerd.control import CommandFailed, control_socket, run_command
 from ledgerd.scheduler.billing import STOPPING
 from tests.crash.load import new_client

@@ -29,7 +29,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ledgerd.config import Config, Server, load_config
+from ledgerd.config import Config, Server
+from ledgerd.config_file import load_config
 from ledgerd.sample import write_sample
 
 PEOPLE: Final = 3_000
