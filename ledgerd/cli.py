@@ -23,6 +23,7 @@ from ledgerd.config_file import ConfigError, load_config
 from ledgerd.control import CommandFailed, run_command
 from ledgerd.observe import configure_logging
 from ledgerd.scheduler.cron import check_cron
+from ledgerd.server import CannotListen
 from ledgerd.server import serve as serve_for_ever
 from ledgerd.storage.files import migrate_files
 from ledgerd.storage.keyfiles import KeyFileError
@@ -85,7 +86,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end; what it refuses is said on one line."""
     try:
         return uvloop.run(work)
-    except (CommandFailed, StoreError, KeyFileError, RuntimeError, UnicodeError) as error:
+    except (CannotListen, CommandFailed, StoreError, KeyFileError, RuntimeError, UnicodeError) as error:
         raise fail(str(error)) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

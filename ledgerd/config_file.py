@@ -48,7 +48,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ConfigError(
+            f"{path}: cannot be read: {error.strerror}; name a file that can be, with --config"
+        ) from None
     except ValueError as error:  # not TOML, or not UTF-8
         raise ConfigError(f"{path}: not TOML: {' '.join(str(error).split())}") from None
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 
 from ledgerd.app import open_service
-from ledgerd.config import Config
+from ledgerd.config import Config, Server, shown
 from ledgerd.control import control_socket
 from ledgerd.http.edge import EdgeLimits
 from ledgerd.http.listener import Listener
 from ledgerd.observe import AccessLog, log
 
 COLLECT_AFTER = (50_000, 20, 50)  # new objects, young collections, middle ones
+
+
+class CannotListen(Exception):
+    """The address in the configuration can't be listened on; the message is one line that says what to do."""
 
 
 def calm_collector() -> None:
@@ -31,7 +37,7 @@ async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int]
     """Serve until SIGTERM or SIGINT, then drain; return the exit code: 0, or 1 when the store broke under it.
 
     `on_ready` is called with the host and port once requests are taken. Raises StoreError, KeyFileError or
-    OSError (a port in use).
+    CannotListen.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -52,7 +58,10 @@ async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int]
             lambda status: service.services.metrics.observe_request("refused at the edge", status, 0.0),
         )
         async with control_socket(service):
-            port = await listener.start(service.application(access), server.host, server.port)
+            try:
+                port = await listener.start(service.application(access), server.host, server.port)
+            except (OSError, UnicodeError) as error:
+                raise CannotListen(why_not_listening(error, server)) from error
             service.start_jobs()
             log.info("ready", host=server.host, port=port)
             if on_ready is not None:
@@ -73,3 +82,17 @@ async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int]
         await service.close()
         access.flush()
     return 1 if service.broken.is_set() else 0
+
+
+def why_not_listening(error: OSError | UnicodeError, server: Server) -> str:
+    """Say on one line which key is in the way, and what to write instead."""
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, UnicodeError | socket.gaierror):
+        return f'[server] host {shown(server.host)} is not known: write an IP address, such as "127.0.0.1"'
+    if number == errno.EADDRINUSE:
+        return f"[server] port {server.port} is taken: stop the other program or choose another port"
+    if number == errno.EADDRNOTAVAIL:
+        return f'[server] host {shown(server.host)} is not of this machine: write one that is, or "0.0.0.0"'
+    if number in {errno.EACCES, errno.EPERM}:
+        return f"[server] port {server.port} needs rights that this user lacks: choose one from 1024 on"
+    return f"[server] host {shown(server.host)}, port {server.port}: {error}"

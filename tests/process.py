@@ -7,6 +7,7 @@ ready when the log says so, and wholly gone when the pipe has ended. Nothing her
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import logging
 import os
@@ -58,6 +59,13 @@ def environment(**extra: str) -> dict[str, str]:
     return {**kept, **extra}
 
 
+def bound_by_permissions() -> None:
+    """Have what is executed next obey file modes and port rights as any user's programs do, root's too."""
+    prctl, drop = ctypes.CDLL(None).prctl, 24
+    for capability in (1, 2, 10):  # dac_override, dac_read_search, net_bind_service
+        prctl(drop, capability, 0, 0, 0)
+
+
 @dataclass(frozen=True)
 class Finished:
     """What a command left behind."""
@@ -76,7 +84,7 @@ class Finished:
 
 
 def ledgerd(*args: object, **extra: str) -> Finished:
-    """Run a command in a process of its own; `extra` is added to its environment."""
+    """Run a command in a process of its own, as no more than a user; `extra` is added to its environment."""
     run = subprocess.run(
         [sys.executable, "-m", "ledgerd", *map(str, args)],
         env=environment(**extra),
@@ -85,6 +93,7 @@ def ledgerd(*args: object, **extra: str) -> Finished:
         text=True,
         timeout=GUARD_S,
         check=False,
+        preexec_fn=bound_by_permissions,
     )
     return Finished(run.returncode, run.stdout, run.stderr)
 

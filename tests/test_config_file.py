@@ -201,7 +201,8 @@ def test_a_mistake_in_the_environment_names_the_variable(name, text, expected):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     assert (
         refusal(tmp_path / "none.toml", {})
-        == f"{tmp_path / 'none.toml'}: cannot be read: No such file or directory"
+        == f"{tmp_path / 'none.toml'}: cannot be read: No such file or directory;"
+        " name a file that can be, with --config"
     )
 
 

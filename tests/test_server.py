@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 from pathlib import Path
 from random import Random
 
-import pytest
-
 from tests.crash.load import Load, Payment, api, check, new_client, new_loans, open_books
-from tests.process import ledgerd, ledgerd_here, serving, write_config
+from tests.process import ledgerd, serving, write_config
 
 AT_REST = {"config.toml", "keys", "ledgerd.db", "ledgerd.db.lock", "ledgerd.journal.db"}
 
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
-
-
-def refused(config_path: Path, **environment: str) -> str:
-    """Why the service does not start: the one line that it says."""
-    return ledgerd_here("serve", "--config", config_path, **environment).complaint
-
-
-def make_database(config_path: Path) -> None:
-    made = ledgerd_here("client", "create", "first", "--scope", "ops", "--config", config_path)
-    assert made.code == 0, made
 
 
 # Stopping ----------------------------------------------------------------------------------------
@@ -98,59 +85,3 @@ async def test_a_stop_cuts_a_long_advance_off_and_the_date_goes_on_after_it(tmp_
         service.signal(signal.SIGINT)  # Ctrl-C is for the service, which ends its store
         assert await service.until_ended() == 0
     assert names(tmp_path) == AT_REST
-
-
-# Refusing to start -------------------------------------------------------------------------------
-
-
-def test_a_port_in_use(tmp_path: Path):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        why = refused(write_config(tmp_path, server={"port": port}))
-    assert "in use" in why
-    assert str(port) in why
-    assert names(tmp_path) == AT_REST
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "words"),
-    [("2026-01-01", "", "sandbox clock"), ("", "2026-01-01", "system clock")],
-)
-def test_a_sandbox_and_the_real_clock_share_no_database(tmp_path: Path, first: str, second: str, words: str):
-    config_path = write_config(tmp_path, clock={"sandbox_start": first})
-    make_database(config_path)
-    why = refused(write_config(tmp_path, clock={"sandbox_start": second}))
-    assert words in why
-    assert "sandbox_start" in why
-
-
-def test_keys_of_another_database(tmp_path: Path):
-    config_path = write_config(tmp_path)
-    make_database(config_path)
-    why = refused(config_path, LEDGERD_AUTH_KEYS_DIR=str(tmp_path / "other"))
-    assert "keys_dir" in why
-    # A key file that is damaged is named, and not made anew.
-    for path in (tmp_path / "keys").iterdir():
-        whole = path.read_bytes()
-        path.write_bytes(whole[: len(whole) // 2])
-        assert str(path) in refused(config_path)
-        path.write_bytes(whole)
-    assert len(list((tmp_path / "keys").iterdir())) == 2
-
-
-def test_folders_that_cannot_be_used(tmp_path: Path):
-    (tmp_path / "file").write_text("in the way")
-    config_path = write_config(tmp_path)
-    why = refused(config_path, LEDGERD_STORAGE_URL=f"sqlite:///{tmp_path}/file/ledgerd.db")
-    assert str(tmp_path / "file") in why
-    why = refused(config_path, LEDGERD_AUTH_KEYS_DIR=str(tmp_path / "file"))
-    assert str(tmp_path / "file") in why
-
-
-@pytest.mark.parametrize("missing", ["ledgerd.db", "ledgerd.journal.db"])
-def test_half_a_database(tmp_path: Path, missing: str):
-    config_path = write_config(tmp_path)
-    make_database(config_path)
-    (tmp_path / missing).unlink()
-    assert f"{missing} is missing" in refused(config_path)
-    assert not (tmp_path / missing).exists()

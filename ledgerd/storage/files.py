@@ -47,7 +47,7 @@ async def open_engine(
         )
     except sqlite3.Error as error:
         release()
-        raise StoreError(f"{tables}: {error}") from error
+        raise unusable(tables, error) from error
     except BaseException:
         release()
         raise
@@ -56,7 +56,7 @@ async def open_engine(
         await engine.start()
     except sqlite3.Error as error:
         await engine.close()
-        raise StoreError(f"{tables}: {error}") from error
+        raise unusable(tables, error) from error
     except BaseException:
         await engine.close()
         raise
@@ -123,14 +123,33 @@ def _prepare(tables: Path, journal: Path) -> None:
     if not tables.exists():
         make_files(tables, journal)
         return
-    with (
-        closing(connect_writer(file_uri(tables))) as with_tables,
-        closing(connect_writer(file_uri(journal))) as with_journal,
-    ):
-        check_schema(with_tables, "tables")
-        check_schema(with_journal, "journal")
-        if database_id(with_tables) != database_id(with_journal):
-            raise StoreError(f"{journal} is not the journal of {tables}: restore both from one backup")
+    if _check(tables, "tables") != _check(journal, "journal"):
+        raise StoreError(f"{journal} is not the journal of {tables}: restore both from one backup")
+
+
+def _check(path: Path, kind: FileKind) -> str:
+    """Return the id of a file that can be served; raises StoreError."""
+    try:
+        with closing(connect_writer(file_uri(path))) as connection:
+            check_schema(connection, kind)
+            connection.execute("BEGIN")
+            connection.execute("UPDATE meta SET value = value")  # refused when it can't be written to
+            connection.execute("ROLLBACK")
+            return database_id(connection)
+    except StoreError as error:
+        raise StoreError(f"{path}: {error}") from error
+    except sqlite3.Error as error:
+        raise unusable(path, error) from error
+
+
+def unusable(path: Path, error: sqlite3.Error) -> StoreError:
+    """Return SQLite's complaint about a file, with what to do about it."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what SQLite adds above it
+    if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
+        advice = "let this user write to it and to its folder, or name another in [storage] url"
+    else:
+        advice = "restore it from a backup, or name another in [storage] url"
+    return StoreError(f"{path}: {error}: {advice}")
 
 
 def make_files(tables: Path, journal: Path) -> None:

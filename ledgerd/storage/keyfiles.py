@@ -24,7 +24,9 @@ def ensure_keys_dir(keys_dir: Path) -> None:
         keys_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         mode = stat.S_IMODE(keys_dir.stat().st_mode)
     except OSError as error:
-        raise KeyFileError(f"cannot use the keys folder {keys_dir}: {error.strerror}") from error
+        raise KeyFileError(
+            f"cannot use the keys folder {keys_dir}: {error.strerror}: name another in [auth] keys_dir"
+        ) from error
     if mode & 0o022:
         raise KeyFileError(f"others can write to the keys folder {keys_dir}: chmod 700 {keys_dir}")
 
@@ -66,7 +68,9 @@ def create_key_file(path: Path, content: bytes) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise KeyFileError(f"cannot write the key file {path}: {error.strerror}") from error
+        raise KeyFileError(
+            f"cannot write the key file {path}: {error.strerror}: let this user write to [auth] keys_dir"
+        ) from error
     return True
 
 

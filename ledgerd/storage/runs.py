@@ -80,7 +80,9 @@ def check_clock(stored: list[Any] | None, *, sandbox: bool) -> None:
     """Raise StoreError when a database (what `read_clock` gave of it) belongs to the other clock."""
     if stored is not None and (stored[0] == "sandbox") != sandbox:
         advice = "leave [clock] sandbox_start empty" if sandbox else "set [clock] sandbox_start"
-        raise StoreError(f"this database lives on the {stored[0]} clock: {advice}, or use another database")
+        raise StoreError(
+            f"this database lives on the {stored[0]} clock: {advice}, or name another in [storage] url"
+        )
 
 
 def save_clock(connection: sqlite3.Connection, kind: str, day: int) -> None:
