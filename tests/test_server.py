@@ -3,18 +3,64 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-from tests.crash.load import Load, Payment, api, check, new_client, new_loans, open_books
-from tests.process import ledgerd, serving, write_config
+from ledgerd.sample import write_sample
+from tests.crash.load import Load, Payment, api, check, client_token, new_client, new_loans, open_books
+from tests.process import ledgerd, ledgerd_here, serving, write_config
 
 AT_REST = {"config.toml", "keys", "ledgerd.db", "ledgerd.db.lock", "ledgerd.journal.db"}
 
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+# Secrets -----------------------------------------------------------------------------------------
+
+
+async def test_no_secret_is_in_an_argument_or_a_variable_of_any_process(tmp_path: Path):
+    """Any user of the machine can read the arguments, and a crash report the environment."""
+    config_path, csv = write_config(tmp_path), tmp_path / "history.csv"
+    write_sample(csv, people=2000, seed=1)
+    with serving(config_path) as service:
+        made = await asyncio.to_thread(
+            ledgerd_here, "client", "create", "till", "--scope", "ops", "--config", config_path
+        )
+        client = json.loads(made.stdout)
+        secrets = [client["client_secret"], await client_token(service, client)]
+        for path in (tmp_path / "keys").iterdir():
+            secrets += [word for word in path.read_text().split() if len(word) >= 32]
+        assert len(secrets) == 2 + 2 + 1  # the index key, one that seals, one that signs
+        importing = asyncio.create_task(
+            asyncio.to_thread(ledgerd_here, "import-transactions", csv, "--config", config_path)
+        )
+        seen = b""
+        while b"import_process" not in seen:  # as long as it lives
+            assert not importing.done()
+            seen = told_to_processes(service.process.pid)
+            await asyncio.sleep(0)
+        assert b"ledgerd.storage.process" in seen
+        assert [secret for secret in secrets if secret.encode() in seen] == []
+        assert (await importing).code == 0
+
+
+def told_to_processes(pid: int) -> bytes:
+    """The arguments and the environment of a process and of those that it started."""
+    told = b""
+    for process in [pid, *children(pid)]:
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            told += b"".join(Path(f"/proc/{process}/{name}").read_bytes() for name in ("cmdline", "environ"))
+    return told
+
+
+def children(pid: int) -> list[int]:
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
 
 
 # Stopping ----------------------------------------------------------------------------------------

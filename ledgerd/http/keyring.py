@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from ledgerd.storage.keyfiles import (
     KeyFileError,
+    check_strength,
     create_key_file,
     ensure_keys_dir,
     read_key_file,
@@ -121,6 +122,7 @@ def _read(path: Path, kid: str) -> Ed25519PrivateKey:
         private = None
     if not isinstance(private, Ed25519PrivateKey) or _thumbprint(private.public_key()) != kid:
         raise KeyFileError(f"the key file {path} is damaged: restore it from your copy, or move it away")
+    check_strength(path, private.private_bytes_raw())
     return private
 
 

@@ -65,57 +65,6 @@ class In(msgspec.Struct, forbid_unknown_fields=True):
     """A request body."""
 
 
-# People ------------------------------------------------------------------------------------------
-
-
-class RegisterUser(In):
-    """A new borrower."""
-
-    name: Text
-    email: Text
-    aadhar_id: Text
-    annual_income: RawRupees
-    password: Text
-
-
-class Login(In):
-    """A borrower's login, by Aadhaar ID or email."""
-
-    password: Text
-    aadhar_id: Text | UnsetType = UNSET
-    email: Text | UnsetType = UNSET
-
-
-class TokenRequest(In):
-    """A client's login, or the exchange of a refresh token."""
-
-    grant_type: Literal["client_credentials", "refresh_token"]
-    client_id: Text | UnsetType = UNSET
-    client_secret: Text | UnsetType = UNSET
-    refresh_token: Text | UnsetType = UNSET
-
-
-class UserShown(msgspec.Struct):
-    """A borrower, with the Aadhaar ID masked."""
-
-    user_id: Id
-    name: str
-    email: str
-    aadhar_id: str
-    annual_income: Rupees
-    credit_score: int | None
-    score_status: Literal["pending", "scored"]
-
-
-class TokensShown(msgspec.Struct, omit_defaults=True):
-    """The tokens of a login; clients get no refresh token."""
-
-    access_token: str
-    token_type: Literal["Bearer"]
-    expires_in: Annotated[int, Meta(description="Seconds.")]
-    refresh_token: str | None = None
-
-
 # Loans -------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET
 
 from ledgerd.domain.money import rupees
-from ledgerd.http import payloads
+from ledgerd.http import people_payloads
 from ledgerd.http.accounts import Grant, User
 from ledgerd.http.bodies import FieldErrors
 from ledgerd.http.clients import Refusal
@@ -18,7 +18,7 @@ from ledgerd.ids import format_id
 
 async def register_user(services: Services, call: Call) -> Reply:
     """POST /api/register-user/"""
-    body: payloads.RegisterUser = call.body
+    body: people_payloads.RegisterUser = call.body
     errors = FieldErrors()
     if not valid_name(body.name):
         errors.add("name", "must be 1 to 200 characters, without control characters")
@@ -41,7 +41,7 @@ async def register_user(services: Services, call: Call) -> Reply:
 
 async def login(services: Services, call: Call) -> Reply:
     """POST /api/login/"""
-    body: payloads.Login = call.body
+    body: people_payloads.Login = call.body
     if (body.aadhar_id is UNSET) == (body.email is UNSET):
         errors = FieldErrors()
         errors.add("aadhar_id", "send either aadhar_id or email")
@@ -53,7 +53,7 @@ async def login(services: Services, call: Call) -> Reply:
 
 async def token(services: Services, call: Call) -> Reply:
     """POST /api/token/"""
-    body: payloads.TokenRequest = call.body
+    body: people_payloads.TokenRequest = call.body
     errors = FieldErrors()
     wanted: tuple[str, ...]
     unwanted: tuple[str, ...]
@@ -91,9 +91,9 @@ async def me(services: Services, call: Call) -> Reply:
     return Reply(200, user_shown(user))
 
 
-def user_shown(user: User) -> payloads.UserShown:
+def user_shown(user: User) -> people_payloads.UserShown:
     """Show a borrower."""
-    return payloads.UserShown(
+    return people_payloads.UserShown(
         user_id=format_id(user.user_id),
         name=user.name,
         email=user.email,
@@ -108,7 +108,7 @@ def tokens_reply(grant: Grant | Refusal) -> Reply:
     """Answer a login."""
     if isinstance(grant, Refusal):
         raise problem_of(grant)
-    shown = payloads.TokensShown(grant.access_token, "Bearer", grant.expires_in_s, grant.refresh_token)
+    shown = people_payloads.TokensShown(grant.access_token, "Bearer", grant.expires_in_s, grant.refresh_token)
     return Reply(200, shown)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ledgerd.http import loans, operations, payloads, payments, people
+from ledgerd.http import loans, operations, payloads, payments, people, people_payloads
 from ledgerd.http.route import Parameter, Route, Scope
 
 BORROWER: frozenset[Scope] = frozenset({"borrower"})
@@ -31,8 +31,8 @@ ROUTES: tuple[Route, ...] = (
         people.register_user,
         "Register a borrower",
         "The credit score follows from the bank history within a second. A retry is 409 too: then log in.",
-        body=payloads.RegisterUser,
-        answers={201: payloads.UserShown},
+        body=people_payloads.RegisterUser,
+        answers={201: people_payloads.UserShown},
         problems=("already-registered", *_WITH_BODY, *_BUSY),
         tag="People",
     ),
@@ -43,8 +43,8 @@ ROUTES: tuple[Route, ...] = (
         people.login,
         "Log a borrower in",
         "By `aadhar_id` or `email`, one of them. After repeated failures a growing delay applies.",
-        body=payloads.Login,
-        answers={200: payloads.TokensShown},
+        body=people_payloads.Login,
+        answers={200: people_payloads.TokensShown},
         problems=("bad-credentials", "too-many-attempts", *_WITH_BODY, *_BUSY),
         tag="People",
     ),
@@ -55,9 +55,9 @@ ROUTES: tuple[Route, ...] = (
         people.token,
         "Log a client in, or refresh a borrower's tokens",
         "A refresh token works once; a second use revokes the whole login.",
-        body=payloads.TokenRequest,
+        body=people_payloads.TokenRequest,
         form=True,
-        answers={200: payloads.TokensShown},
+        answers={200: people_payloads.TokensShown},
         problems=("bad-credentials", *_WITH_BODY, *_BUSY),
         tag="People",
     ),
@@ -80,7 +80,7 @@ ROUTES: tuple[Route, ...] = (
         people.me,
         "Who is logged in",
         scopes=BORROWER,
-        answers={200: payloads.UserShown},
+        answers={200: people_payloads.UserShown},
         problems=_BUSY,
         tag="People",
     ),

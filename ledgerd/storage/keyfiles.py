@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 
 BYTES_MAX = 65_536
+DISTINCT_BYTES_MIN = 8  # of 32 random bytes some 30 differ; a key with fewer than this was made up by hand
 
 
 class KeyFileError(Exception):
@@ -48,6 +49,15 @@ def read_key_file(path: Path) -> bytes | None:
         if status.st_size > BYTES_MAX:
             raise KeyFileError(f"the key file {path} is damaged (too large): restore it from your copy")
         return file.read()
+
+
+def check_strength(path: Path, key: bytes) -> None:
+    """Refuse a key that could be guessed: all zeros, a word, a pattern."""
+    if len(set(key)) < DISTINCT_BYTES_MIN:
+        raise KeyFileError(
+            f"the key file {path} holds a key that can be guessed: restore yours from your copy, or, where"
+            " nothing was sealed or signed with this one, move it away and one is made"
+        )
 
 
 def create_key_file(path: Path, content: bytes) -> bool:

@@ -20,7 +20,13 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from stdnum import verhoeff
 
-from ledgerd.storage.keyfiles import KeyFileError, create_key_file, ensure_keys_dir, read_key_file
+from ledgerd.storage.keyfiles import (
+    KeyFileError,
+    check_strength,
+    create_key_file,
+    ensure_keys_dir,
+    read_key_file,
+)
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -144,6 +150,8 @@ def load_or_create_vault_keys(keys_dir: Path, random_bytes: Callable[[int], byte
     keys = _parse_keys(content or b"")
     if keys is None:
         raise KeyFileError(f"the key file {path} is damaged: restore it from your copy")
+    for key in (keys.index_key, *keys.encryption_keys.values()):
+        check_strength(path, key)
     return keys
 
 

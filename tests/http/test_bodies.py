@@ -16,7 +16,8 @@ from ledgerd.http.bodies import (
     is_transaction_id,
     page_limit,
 )
-from ledgerd.http.payloads import Login, MakePayment, TokenRequest
+from ledgerd.http.payloads import MakePayment
+from ledgerd.http.people_payloads import Login, TokenRequest
 from ledgerd.http.problems import Problem
 
 FIELDS = tuple(f'"{name}"'.encode() for name in MakePayment.__struct_fields__)

@@ -109,6 +109,15 @@ def test_a_damaged_key_is_refused_and_left_alone(tmp_path, damage):
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("weak", [bytes(32), b"\x01" * 32, b"secret" * 5 + b"!!", bytes(26) + b"123456"])
+def test_a_key_that_can_be_guessed_is_refused(tmp_path, weak):
+    for _ in range(2):  # the one just made is looked at as well
+        with pytest.raises(KeyFileError, match="holds a key that can be guessed: "):
+            load_or_create_keyring(tmp_path, NOW_S, lambda _: weak)
+    with pytest.raises(KeyFileError, match="holds a key that can be guessed: "):
+        rotate_keyring(tmp_path, NOW_S, random.Random(1).randbytes, KEEP_S)
+
+
 def test_a_key_that_others_can_read_is_refused(tmp_path):
     (tmp_path / f"{NOW_S}.{make(tmp_path).signing.kid}.pem").chmod(0o644)
     with pytest.raises(KeyFileError, match="chmod 600"):

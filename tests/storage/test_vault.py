@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from ledgerd.storage.keyfiles import KeyFileError
 from ledgerd.storage.vault import FILE_NAME, Vault, VaultError, load_or_create_vault_keys
 
-KEY, OTHER_KEY, INDEX_KEY = b"e" * 32, b"o" * 32, b"i" * 32
+KEY, INDEX_KEY = b"abcdefghijklmnopqrstuvwxyz012345", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ543210"
+OTHER_KEY = KEY[::-1]
 NUMBER = "234567890124"
 
 
@@ -236,8 +237,8 @@ INDEX_LINE, KEY_LINE = f"index {INDEX_KEY.hex()}\n", f"encryption 1 {KEY.hex()}\
         KEY_LINE,
         INDEX_LINE + KEY_LINE[:-2],
         INDEX_LINE + KEY_LINE.replace("encryption 1", "encryption 256"),
-        INDEX_LINE + KEY_LINE + KEY_LINE.replace("65" * 32, "66" * 32),
-        INDEX_LINE + INDEX_LINE.replace("69" * 32, "70" * 32) + KEY_LINE,
+        INDEX_LINE + KEY_LINE + KEY_LINE.replace(KEY.hex(), OTHER_KEY.hex()),
+        INDEX_LINE + INDEX_LINE.replace(INDEX_KEY.hex(), INDEX_KEY[::-1].hex()) + KEY_LINE,
         INDEX_LINE + f"encryption 1 {INDEX_KEY.hex()}\n",
         INDEX_LINE + KEY_LINE + "and more\n",
         INDEX_LINE + KEY_LINE.upper(),
@@ -254,6 +255,18 @@ def test_a_damaged_file_is_refused_and_left_alone(tmp_path, content):
     assert "restore it from your copy" in str(refusal.value)
     assert KEY.hex() not in str(refusal.value)
     assert path.read_text(encoding="latin-1") == content
+
+
+@pytest.mark.parametrize("weak", [bytes(32), b"\xff" * 32, b"changeme" * 4, bytes(26) + b"123456"])
+@pytest.mark.parametrize("which", ["index", "encryption 1", "encryption 2"])
+def test_a_key_that_can_be_guessed_is_refused(tmp_path, which, weak):
+    keys = {"index": INDEX_KEY, "encryption 1": KEY, "encryption 2": OTHER_KEY, which: weak}
+    path = tmp_path / FILE_NAME
+    path.write_text("".join(f"{name} {key.hex()}\n" for name, key in keys.items()))
+    path.chmod(0o600)
+    with pytest.raises(KeyFileError, match=f"{path} holds a key that can be guessed: ") as refusal:
+        load_or_create_vault_keys(tmp_path, random.Random(1).randbytes)
+    assert weak.hex() not in str(refusal.value)
 
 
 def test_a_file_that_others_can_read_is_refused(tmp_path):
