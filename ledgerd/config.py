@@ -51,6 +51,7 @@ class Server(Section, frozen=True):
     port: Port = 8080
     header_timeout_s: Seconds = 10
     body_timeout_s: Seconds = 10
+    request_timeout_s: Seconds = 30
     keepalive_timeout_s: Seconds = 75
     connections_per_address: Count = 1024
     shutdown_timeout_s: Seconds = 10

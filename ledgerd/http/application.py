@@ -14,6 +14,7 @@ from ledgerd.http.edge import EXPRESS
 from ledgerd.http.endpoint import Desk, Endpoint, problem_response, respond
 from ledgerd.http.express import ExpressLane
 from ledgerd.http.openapi import document
+from ledgerd.http.overdue import UnderWay
 from ledgerd.http.pages import HTML_HEADERS, docs_page, problem_page, problems_page
 from ledgerd.http.problems import PROBLEMS, Problem
 from ledgerd.http.protocol import expect_continue
@@ -37,12 +38,14 @@ def build_application(
     services: Services, access: AccessLog, choose_id: Callable[[str | None], str]
 ) -> web.Application:
     """Build the application for these services."""
-    desk = Desk(services.metrics, access, choose_id)
+    under_way = UnderWay(services.config.server.request_timeout_s)
+    desk = Desk(services.metrics, access, choose_id, under_way)
     sandbox = services.config.clock.sandbox_start_day is not None
     routes = [route for route in ROUTES if sandbox or not route.sandbox_only]
     app = web.Application(
         client_max_size=0
     )  # bodies are read by protocol.read_body, which has limits of its own
+    app.cleanup_ctx.append(under_way.sweeping)
     for route in routes:
         endpoint = Endpoint(services, route, desk)
         if route.name == "makePayment":

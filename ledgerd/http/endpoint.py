@@ -7,6 +7,7 @@ takes the same steps in express.py, without a task.)
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from aiohttp import web
 from ledgerd.actors.messages import ActorFailed, Overloaded
 from ledgerd.http.bodies import check_media_type, check_query, decode_form, decode_json, quoted_names
 from ledgerd.http.edge import ALWAYS
+from ledgerd.http.overdue import Handling, Late, UnderWay
 from ledgerd.http.passwords import Busy
 from ledgerd.http.problems import CONTENT_TYPE, Problem, problem_bytes
 from ledgerd.http.protocol import ClientGone, read_body
@@ -45,11 +47,14 @@ def respond(
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What every answer passes: its request's id, the metrics, and one line of the access log."""
+    """What every answer passes: its request's id, the metrics, and one line of the access log; and what is
+    under way.
+    """
 
     metrics: Metrics
     access: AccessLog
     choose_id: Callable[[str | None], str]
+    under_way: UnderWay
 
     def record(
         self,
@@ -100,21 +105,32 @@ class Endpoint:
         headers = request.headers
         request_id = self._desk.choose_id(headers.get("X-Request-ID"))
         call = None
+        services, route = self._services, self._route
+        handling = Handling(self._desk.under_way)
         try:
-            services, route = self._services, self._route
             check_draining(services, route)
+            handling.begin()
             caller = None if not route.scopes else await self._authenticate(headers.get("Authorization"))
+            handling.end()
             body = None if route.body is None else await self._read(request)
             if request.query_string:
                 check_query(request.query)
             call = Call(request, caller, body)
+            if not route.may_take_long:
+                handling.begin()
             response = self._response(await route.handler(services, call), request_id)
         except ClientGone:
             raise
+        except asyncio.CancelledError:
+            if (late := handling.was_late()) is None:
+                raise
+            response = problem_response(problem_of(late, route, request_id), request_id)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
-            response = problem_response(problem_of(error, self._route, request_id), request_id)
+            response = problem_response(problem_of(error, route, request_id), request_id)
+        finally:
+            handling.end()
         loan_id = call.loan_id if call else None
-        return self._desk.record(request, self._route.path, response, started_s, request_id, loan_id)
+        return self._desk.record(request, route.path, response, started_s, request_id, loan_id)
 
     async def _authenticate(self, authorization: str | None) -> Caller:
         return accept(await self._services.accounts.authenticate(bearer(authorization)), self._route)
@@ -179,7 +195,7 @@ def problem_of(error: Exception, route: Route, request_id: str) -> Problem:
             return Problem("overloaded", f"Try again: {error}.", {}, _RETRY)
         case Busy():
             return Problem("overloaded", "Too many logins at once.", {}, _RETRY)
-        case StoreError() | ActorFailed():
+        case StoreError() | ActorFailed() | Late():
             log.error("outcome unknown", route=route.path, request_id=request_id, error=str(error))
             return Problem("outcome-unknown", "Send it again, the same.")
         case _:

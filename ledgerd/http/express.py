@@ -46,6 +46,7 @@ class ExpressLane:
         self._decoder = msgspec.json.Decoder(MakePayment)
         self._names = quoted_names(MakePayment)
         self._body_bytes = services.config.limits.body_bytes
+        self._waiting = desk.under_way.waiting
 
     def take(self, message: RawRequestMessage, payload: StreamReader, answer_to: AnswerTo) -> bool:
         """Take a request and have it answered, perhaps at once; or return False, with nothing done."""
@@ -81,6 +82,7 @@ class ExpressLane:
         body = decode_json(self._decoder, whole_body(payload), self._names)
         loan_number, command = order(services, caller, body)
         ticket.loan_number, ticket.loan_id = loan_number, body.loan_id
+        self._waiting[ticket] = None
         services.registry.put(loan_number, Message(command, None, ticket))
         return True
 
@@ -103,6 +105,7 @@ class ExpressLane:
     def _answer(
         self, ticket: _Ticket, status: int, own: Mapping[str, str] | None, kind: str, content: bytes
     ) -> None:
+        self._waiting.pop(ticket, None)
         more = "".join(f"{name}: {value}\r\n" for name, value in own.items()) if own else ""
         head = (
             f"HTTP/1.1 {status} {_PHRASES[status]}\r\n{ALWAYS_LINES}Content-Type: {kind}\r\n"
@@ -128,6 +131,7 @@ class _Ticket:
         "_lane",
         "answer_to",
         "id_is_ours",
+        "is_late",
         "loan_id",
         "loan_number",
         "request_id",
@@ -140,12 +144,13 @@ class _Ticket:
         self.id_is_ours = id_is_ours
         self.answer_to = answer_to
         self.started_s = time.perf_counter()
+        self.is_late = False
         self.loan_number = 0
         self.loan_id: str | None = None  # for the log line, once known
 
     def done(self) -> bool:
-        """Return False: a payment is noted, whether or not its client is still there."""
-        return False
+        """Return whether it was answered as late. A payment is noted whether or not its client is there."""
+        return self.is_late
 
     def set_result(self, answer: Answer) -> None:
         """Hear the Answer."""
@@ -153,4 +158,9 @@ class _Ticket:
 
     def set_exception(self, error: Exception) -> None:
         """Hear that the outcome is unknown."""
+        self._lane.fail(self, error)
+
+    def give_up(self, error: Exception) -> None:
+        """Hear that it takes too long; see `overdue.Waiting`."""
+        self.is_late = True
         self._lane.fail(self, error)

@@ -111,7 +111,7 @@ PROBLEMS: Final[dict[str, ProblemKind]] = {
     "outcome-unknown": ProblemKind(
         500,
         "Outcome unknown",
-        "The journal stopped under this request. Send it again with the same transaction_id.",
+        "The journal stopped or stalled under this request. Send it again with the same transaction_id.",
     ),
 }
 

@@ -94,3 +94,4 @@ class Route:
     problems: tuple[str, ...] = ()
     tag: str = "Operations"
     sandbox_only: bool = False
+    may_take_long: bool = False  # no `request_timeout_s` for it

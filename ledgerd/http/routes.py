@@ -231,6 +231,7 @@ ROUTES: tuple[Route, ...] = (
         answers={200: payloads.ClockAdvanced},
         problems=_WITH_BODY + _BUSY,
         sandbox_only=True,
+        may_take_long=True,
     ),
     Route(
         "GET",

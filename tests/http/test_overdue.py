@@ -1,0 +1,132 @@
+"""Who waits too long is answered, whatever holds the answer back, and what was asked for goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ledgerd.config import Server
+from ledgerd.http.edge import EXPRESS
+from ledgerd.http.overdue import Handling, Late, UnderWay
+from tests.http.outside import World, on_disk
+from tests.http.test_express import ORDINARY, payment
+
+
+class Request:
+    def __init__(self, under_way: UnderWay, started_s: float) -> None:
+        self.started_s = started_s
+        self.given_up: list[Late] = []
+        under_way.waiting[self] = None
+
+    def give_up(self, error: Late) -> None:
+        self.given_up.append(error)
+
+
+# The list ----------------------------------------------------------------------------------------
+
+
+def test_a_sweep_gives_up_what_is_old_enough_once():
+    under_way = UnderWay(30)
+    first, second, young = (Request(under_way, started_s) for started_s in (100.0, 110.0, 110.5))
+    under_way.sweep(129.9)
+    assert first.given_up == []
+    under_way.sweep(130.0)
+    under_way.sweep(140.0)
+    assert [len(each.given_up) for each in (first, second, young)] == [1, 1, 0]
+    assert list(under_way.waiting) == [young]
+    assert str(first.given_up[0]) == "no outcome within 30 s"
+
+
+def test_giving_up_may_take_others_out():
+    under_way = UnderWay(30)
+    requests = [Request(under_way, 0.0) for _ in range(3)]
+    for request in requests:
+        request.give_up = lambda _error: [under_way.waiting.pop(other, None) for other in requests]
+    under_way.sweep(60.0)
+    under_way.sweep(60.0)
+    assert under_way.waiting == {}
+
+
+async def test_a_task_that_is_given_up_can_go_on_and_one_that_is_cancelled_is_cancelled():
+    async def work(under_way: UnderWay) -> str:
+        handling = Handling(under_way)
+        handling.begin()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if (late := handling.was_late()) is None:
+                raise
+            await asyncio.sleep(0)
+            return str(late)
+        finally:
+            handling.end()
+        return "done"
+
+    under_way = UnderWay(30)
+    late, ended = (asyncio.ensure_future(work(under_way)) for _ in range(2))
+    await asyncio.sleep(0)
+    ended.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ended
+    under_way.sweep(time.perf_counter() + 31)
+    assert await late == "no outcome within 30 s"
+    assert under_way.waiting == {}
+
+
+# A store that stalls -------------------------------------------------------------------------------
+
+
+@contextmanager
+def stalled(world: World) -> Iterator[None]:
+    """The store's process stands still within the block: nothing fails, and nothing is answered."""
+    pid = world.service.store._process.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_store_that_stalls_holds_nobody_for_ever(open_world, tmp_path):
+    server = Server(request_timeout_s=1)
+    async with open_world(storage=on_disk(tmp_path), server=server) as world:
+        borrower = await world.borrower()
+        loan = (await world.lend(borrower))["loan_id"]
+        world.errors_allowed = True
+        with stalled(world):
+            advancing = asyncio.ensure_future(world.advance(1))
+            answers = await asyncio.gather(
+                world.post("/api/make-payment/", payment(loan, "express"), world.payer),
+                world.post(ORDINARY, payment(loan, "ordinary"), world.payer),
+                world.get(f"/api/get-statement/?loan_id={loan}", borrower),
+                world.post("/api/billing-runs/", {}, world.ops),
+                world.register(),
+            )
+            assert {(answer.status, answer.slug) for answer in answers} == {(500, "outcome-unknown")}
+            assert (await world.get("/livez")).status == 200
+            # A retry meanwhile waits like the first one, and harms nothing.
+            again = await world.post("/api/make-payment/", payment(loan, "express"), world.payer)
+            assert again.slug == "outcome-unknown"
+            assert not advancing.done()  # it takes the time that it takes
+        assert (await advancing)["business_date"] == world.today.isoformat()
+        for path, transaction_id in (("/api/make-payment/", "express"), (ORDINARY, "ordinary")):
+            answer = await world.post(path, payment(loan, transaction_id), world.payer)
+            assert (answer.status, answer.json["replayed"]) == (200, True)
+        assert (await world.loan(borrower, loan))["principal_received"] == "2.00"
+        lane = world.client.server.app[EXPRESS]
+        assert lane._waiting == {}
+        assert "no outcome within 1 s" in world.log.getvalue()
+
+
+async def test_who_is_answered_in_time_is_forgotten(world, borrower, loan):
+    lane = world.client.server.app[EXPRESS]
+    for body in (payment(loan, "t"), payment(loan, "t", "-1"), payment("0" * 16, "t")):
+        for path in ("/api/make-payment/", ORDINARY):
+            await world.post(path, body, world.payer)
+            assert lane._waiting == {}
