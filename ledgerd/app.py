@@ -26,6 +26,7 @@ from ledgerd.config import Config
 from ledgerd.domain.eligibility import LendingRules
 from ledgerd.domain.scoring import ScoreRules
 from ledgerd.http.accounts import Accounts
+from ledgerd.http.addresses import TrustedProxies
 from ledgerd.http.application import build_application, request_id_chooser
 from ledgerd.http.keyring import load_or_create_keyring
 from ledgerd.http.passwords import Passwords
@@ -210,6 +211,7 @@ async def _compose(service: Service, *, background: bool) -> None:
         billing=service.billing,
         scorer=scoring,
         metrics=metrics,
+        trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         ready=True,
     )
 

@@ -4,6 +4,7 @@ Money comes out in paise, percents in hundredths. config_file.py reads them; the
 part its section.
 """
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 from zoneinfo import ZoneInfo
@@ -23,6 +24,7 @@ Percent = Annotated[str, Meta(pattern=_DECIMAL, description='a percentage such a
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Seconds = Annotated[int, Meta(ge=1, le=315_360_000)]
 Days = Annotated[int, Meta(ge=1, le=366)]
+Networks = Annotated[list[Text], Meta(description='a list such as ["10.0.0.0/8", "192.0.2.1"]')]
 Score = Annotated[int, Meta(ge=0, le=1_000_000)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 
@@ -53,8 +55,17 @@ class Server(Section, frozen=True):
     body_timeout_s: Seconds = 10
     request_timeout_s: Seconds = 30
     keepalive_timeout_s: Seconds = 75
+    connections: Count = 10_000
     connections_per_address: Count = 1024
+    trusted_proxies: Networks = []
     shutdown_timeout_s: Seconds = 10
+
+    def __post_init__(self) -> None:
+        for each in self.trusted_proxies:
+            try:
+                ip_network(each)
+            except ValueError as error:
+                raise ValueError(f"trusted_proxies: write addresses or networks; {error}") from None
 
 
 class Storage(Section, frozen=True):

@@ -9,14 +9,16 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import msgspec
 
 from ledgerd.config import KEYS, SECTIONS, SQLITE_URL, Config, shown
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
-_AT_PATH = re.compile(r"(?P<problem>.*) - at `\$\.(?P<section>\w+)(?:\.(?P<key>\w+))?`", re.DOTALL)
+_AT_PATH = re.compile(
+    r"(?P<problem>.*) - at `\$\.(?P<section>\w+)(?:\.(?P<key>\w+))?(?:\[[.\d]+\])?`", re.DOTALL
+)
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.*?)`", re.DOTALL)
 
 
@@ -73,8 +75,11 @@ def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> set[tuple[str,
     return overridden
 
 
-def _parsed(name: str, text: str, annotation: Any) -> str | int:
-    if get_args(annotation)[:1] != (int,):
+def _parsed(name: str, text: str, annotation: Any) -> str | int | list[str]:
+    kind = next(iter(get_args(annotation)), str)
+    if get_origin(kind) is list:
+        return [each.strip() for each in text.split(",")]
+    if kind is not int:
         return text
     if _WHOLE_NUMBER.fullmatch(text) is None:
         raise ConfigError(f"{name}: write {_expected(annotation)}, not {shown(text)}")

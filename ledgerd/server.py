@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import math
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from ledgerd.http.edge import EdgeLimits
 from ledgerd.http.listener import Listener
 from ledgerd.observe import AccessLog, log
 
+FILES_BESIDES = 100  # the database, sockets to other processes, the log
 COLLECT_AFTER = (50_000, 20, 50)  # new objects, young collections, middle ones
 
 
@@ -33,6 +36,13 @@ def calm_collector() -> None:
     gc.set_threshold(*COLLECT_AFTER)
 
 
+def raise_file_limit() -> float:
+    """Let the process have as many files open, connections among them, as the system lets it; return that."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return math.inf if hard == resource.RLIM_INFINITY else hard
+
+
 async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int], None] | None = None) -> int:
     """Serve until SIGTERM or SIGINT, then drain; return the exit code: 0, or 1 when the store broke under it.
 
@@ -43,6 +53,7 @@ async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int]
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    files_max = raise_file_limit()
     service = await open_service(config)
     calm_collector()
     try:
@@ -52,7 +63,9 @@ async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int]
                 header_timeout_s=server.header_timeout_s,
                 body_timeout_s=server.body_timeout_s,
                 keepalive_timeout_s=server.keepalive_timeout_s,
+                connections=server.connections,
                 connections_per_address=server.connections_per_address,
+                trusted_proxies=service.services.trusted_proxies,
             ),
             service.choose_request_id,
             lambda status: service.services.metrics.observe_request("refused at the edge", status, 0.0),
@@ -63,6 +76,13 @@ async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int]
             except (OSError, UnicodeError) as error:
                 raise CannotListen(why_not_listening(error, server)) from error
             service.start_jobs()
+            if server.connections + FILES_BESIDES > files_max:
+                log.warning(
+                    "the system lets this process have fewer files open than [server] connections takes:"
+                    " raise its limit (ulimit -Hn), or lower the key",
+                    files=files_max,
+                    connections=server.connections,
+                )
             log.info("ready", host=server.host, port=port)
             if on_ready is not None:
                 on_ready(server.host, port)

@@ -106,11 +106,16 @@ def test_the_environment_overrides_the_file(written):
 @pytest.mark.parametrize(("section", "key"), list(KEYS))
 def test_every_key_can_be_overridden(section, key):
     default = getattr(getattr(Config(), section), key)
-    text = str(default) or "2026-01-31"
+    text = "10.0.0.0/8" if default == [] else str(default) or "2026-01-31"
     config = load_config(None, {variable_name(section, key): text})
     value = getattr(getattr(config, section), key)
     assert type(value) is type(default)
-    assert str(value).endswith(text.removeprefix("sqlite:///"))
+    assert str(value).strip("[']").endswith(text.removeprefix("sqlite:///"))
+
+
+def test_a_list_stands_in_a_variable_with_commas():
+    config = load_config(None, {"LEDGERD_SERVER_TRUSTED_PROXIES": "10.0.0.0/8, 192.0.2.1,2001:db8::/32"})
+    assert config.server.trusted_proxies == ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32"]
 
 
 def test_an_empty_variable_is_unset(written):
@@ -140,6 +145,13 @@ FILE_MISTAKES = [
     ('[server]\nport = "8080"', "[server] port: write a whole number from 0 to 65535, not '8080'"),
     ("[server]\nport = 65536", "[server] port: write a whole number from 0 to 65535, not 65536"),
     ("[server]\nport = true", "[server] port: write a whole number from 0 to 65535, not True"),
+    ('[server]\ntrusted_proxies = "10.0.0.1"', "[server] trusted_proxies: write a list such as ["),
+    ("[server]\ntrusted_proxies = [1]", "[server] trusted_proxies: write a list such as ["),
+    ('[server]\ntrusted_proxies = ["x"]', "[server] trusted_proxies: write addresses or networks; 'x' does"),
+    (
+        '[server]\ntrusted_proxies = ["10.0.0.1/8"]',
+        "trusted_proxies: write addresses or networks; 10.0.0.1/8",
+    ),
     ("[limits]\nmailbox = 0", "[limits] mailbox: write a whole number from 1 to 1000000000, not 0"),
     ('[server]\nhost = ""', "[server] host: write text in quotes, not ''"),
     ("[scoring]\ntransactions_csv = 1", "[scoring] transactions_csv: write text in quotes, not 1"),
@@ -186,6 +198,8 @@ ENVIRONMENT_MISTAKES = [
         "80",
         "no such key (did you mean LEDGERD_SERVER_PORT?); correct the name or unset it",
     ),
+    ("LEDGERD_SERVER_TRUSTED_PROXIES", "10.0.0.1,", "write a list such as"),
+    ("LEDGERD_SERVER_TRUSTED_PROXIES", "10.0.0.1;::1", "write addresses or networks; '10.0.0.1;::1' does"),
     ("LEDGERD_CLOCK_TIMEZONE", "Mars/Base", "'Mars/Base' is not known; write an IANA name"),
     ("LEDGERD_LENDING_MAX_AMOUNT", "5,000", 'write rupees such as "5000.00"'),
 ]

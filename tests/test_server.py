@@ -4,20 +4,81 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import resource
 import signal
-from contextlib import suppress
+import socket
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from random import Random
 
 from ledgerd.sample import write_sample
+from ledgerd.server import raise_file_limit
 from tests.crash.load import Load, Payment, api, check, client_token, new_client, new_loans, open_books
-from tests.process import ledgerd, ledgerd_here, serving, write_config
+from tests.process import Service, ledgerd, ledgerd_here, serving, write_config
 
 AT_REST = {"config.toml", "keys", "ledgerd.db", "ledgerd.db.lock", "ledgerd.journal.db"}
 
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+# Connections -------------------------------------------------------------------------------------
+
+IDLE, ADDRESSES = 2_400, 6
+
+
+async def test_thousands_of_idle_connections_are_in_nobody_s_way(tmp_path: Path):
+    raise_file_limit()
+    limits = {"connections": IDLE + 8, "connections_per_address": IDLE // ADDRESSES, "header_timeout_s": 600}
+    with serving(write_config(tmp_path, server={"port": 0, **limits})) as service:
+        token = await new_client(service, "payments:write")
+        [loan_id] = await new_loans(service, 1)
+        with ExitStack() as stack:
+            for number in range(IDLE):
+                stack.enter_context(connection(service, f"127.0.0.{10 + number % ADDRESSES}"))
+            assert "503 Overloaded" in refusal(service, "127.0.0.10")  # which has as many as it may
+            async with api(service, token, connections=4) as caller:
+                paid = await asyncio.gather(
+                    *(caller.pay(Payment(f"t-{number}", loan_id, "1.00")) for number in range(100))
+                )
+                assert [status for status, _ in paid] == 100 * [201]
+                others = [stack.enter_context(connection(service, "127.0.0.2")) for _ in range(4)]
+                assert "and 2408 in all" in refusal(service, "127.0.0.2")
+                others[0].close()
+            # As they end, others find room; a 503 is no more than a moment's.
+            while not is_served(service, "127.0.0.2"):
+                pass
+
+
+def connection(service: Service, address: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", service.port), source_address=(address, 0))
+
+
+def refusal(service: Service, address: str) -> str:
+    """What a new connection gets that is refused before it has sent anything."""
+    with connection(service, address) as client:
+        return b"".join(iter(lambda: client.recv(65_536), b"")).decode()
+
+
+def is_served(service: Service, address: str) -> bool:
+    """Whether a request on a new connection is answered with 200."""
+    with connection(service, address) as client, suppress(ConnectionError):  # cut off: it was not read
+        client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return b"".join(iter(lambda: client.recv(65_536), b"")).startswith(b"HTTP/1.1 200")
+    return False
+
+
+def test_as_many_files_as_the_system_allows_and_a_warning_where_they_are_too_few(tmp_path: Path):
+    hard = raise_file_limit()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard
+    with serving(write_config(tmp_path, server={"port": 0, "connections": 1_000_000_000})) as service:
+        [warning] = [line for line in service.log if "[server] connections" in line]
+        assert json.loads(warning)["level"] == "warning"
+        assert json.loads(warning)["files"] == hard
+        files = Path(f"/proc/{service.process.pid}/limits").read_text()
+        assert re.search(rf"^Max open files +{hard} +{hard} ", files, re.MULTILINE)
 
 
 # Secrets -----------------------------------------------------------------------------------------

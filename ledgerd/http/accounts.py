@@ -156,7 +156,7 @@ class Accounts:
     ) -> Grant | Refusal:
         """Return tokens for the borrower with this identity or, when it is None, this email.
 
-        `address` is the peer's, for the throttle.
+        `address` is the caller's, for the throttle.
         """
         lookup: tuple[bytes | None, str | None]
         if identity_text is None:

@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
+from ledgerd.http.addresses import TrustedProxies, network
 from ledgerd.http.problems import CONTENT_TYPE, PROBLEMS, problem_bytes
 
 REQUEST_ID: Final = "X-Request-ID"
@@ -44,13 +45,17 @@ EXPRESS: Final = web.AppKey("EXPRESS", Express)  # in an application that has a 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeLimits:
-    """Seconds for a head, for a body, between requests, and for a client to read on; connections."""
+    """Seconds for a head, for a body, between requests, and for a client to read on; connections, in all and
+    from one address, which a trusted proxy may have more of.
+    """
 
     header_timeout_s: float = 10
     body_timeout_s: float = 10
     keepalive_timeout_s: float = 75
     unread_timeout_s: float = 60
+    connections: int = 10_000
     connections_per_address: int = 1024
+    trusted_proxies: TrustedProxies = field(default_factory=TrustedProxies)
 
 
 @dataclass(slots=True)
@@ -65,25 +70,31 @@ class Edge:
     request_id: Callable[[str | None], str]
     on_refusal: Callable[[int], None]
     express: Express | None = None
-    connections: dict[str, int] = field(default_factory=dict)  # open ones, by address
+    open: int = 0  # connections
+    open_by_network: dict[bytes, int] = field(default_factory=dict)
     draining: bool = False
     empty: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def admit(self, address: str) -> bool:
-        """Count a new connection in, unless its address has enough."""
-        open_here = self.connections.get(address, 0)
-        if open_here >= self.limits.connections_per_address:
-            return False
-        self.connections[address] = open_here + 1
+    def admit(self, address: str) -> bytes | None:
+        """Count a new connection in and return its network, to be released; None when there are enough."""
+        limits, place = self.limits, network(address)
+        open_here = self.open_by_network.get(place, 0)
+        if self.open >= limits.connections:
+            return None
+        if open_here >= limits.connections_per_address and not limits.trusted_proxies.trusts(address):
+            return None
+        self.open += 1
+        self.open_by_network[place] = open_here + 1
         self.empty.clear()
-        return True
+        return place
 
-    def release(self, address: str) -> None:
+    def release(self, place: bytes) -> None:
         """Count a connection out."""
-        self.connections[address] -= 1
-        if not self.connections[address]:
-            del self.connections[address]
-        if not self.connections:
+        self.open -= 1
+        self.open_by_network[place] -= 1
+        if not self.open_by_network[place]:
+            del self.open_by_network[place]
+        if not self.open:
             self.empty.set()
 
     def head_and_body(self, slug: str, detail: str) -> bytes:

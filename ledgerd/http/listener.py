@@ -88,7 +88,7 @@ class Listener:
                 connection.close_if_idle()
         try:
             async with asyncio.timeout(timeout_s):
-                if self._edge.connections:
+                if self._edge.open:
                     await self._edge.empty.wait()
                 await manager.shutdown(None)  # handlers whose client is gone
         except TimeoutError:

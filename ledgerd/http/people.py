@@ -48,7 +48,8 @@ async def login(services: Services, call: Call) -> Reply:
         errors.check()
     identity = None if body.aadhar_id is UNSET else body.aadhar_id
     email = None if body.email is UNSET else body.email
-    return tokens_reply(await services.accounts.login(identity, email, body.password, call.address))
+    address = services.trusted_proxies.caller(call.peer, call.header("X-Forwarded-For"))
+    return tokens_reply(await services.accounts.login(identity, email, body.password, address))
 
 
 async def token(services: Services, call: Call) -> Reply:

@@ -43,12 +43,12 @@ class Connection(RequestHandler):
     """One client's connection."""
 
     __slots__ = (
-        "_address",
         "_body",
         "_edge",
         "_head_began",
         "_head_timer",
         "_in_express",
+        "_network",
         "_next_is_due",
         "_requests_seen",
         "_unread_bytes",
@@ -58,7 +58,7 @@ class Connection(RequestHandler):
     def __init__(self, manager: web.Server, edge: Edge, **options: Any) -> None:
         super().__init__(manager, **options)
         self._edge = edge
-        self._address: str | None = None  # None as long as it is not admitted
+        self._network: bytes | None = None  # None as long as it is not admitted
         self._body: StreamReader = EMPTY_PAYLOAD  # of the newest request
         self._requests_seen = 0
         self._head_began = False
@@ -72,12 +72,16 @@ class Connection(RequestHandler):
         """Take the connection, or refuse it before a byte of it is read."""
         peer = transport.get_extra_info("peername")
         address = peer[0] if isinstance(peer, tuple) else ""
-        if not self._edge.admit(address):
-            detail = f"This address has {self._edge.limits.connections_per_address} connections already."
+        self._network = self._edge.admit(address)
+        if self._network is None:
+            limits = self._edge.limits
+            detail = (
+                f"At most {limits.connections_per_address} connections of one address may be open,"
+                f" and {limits.connections} in all."
+            )
             cast("asyncio.Transport", transport).write(self._edge.head_and_body("overloaded", detail))
             transport.close()
             return
-        self._address = address
         super().connection_made(transport)
         self._start_head_timer()
 
@@ -86,9 +90,9 @@ class Connection(RequestHandler):
         super().connection_lost(exc)
         self._stop_head_timer()
         self._stop_unread_timer()
-        if self._address is not None:
-            self._edge.release(self._address)
-            self._address = None
+        if self._network is not None:
+            self._edge.release(self._network)
+            self._network = None
 
     # What comes in -------------------------------------------------------------------------------
 

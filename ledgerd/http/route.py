@@ -41,8 +41,8 @@ class Call:
         return self._request.query
 
     @property
-    def address(self) -> str:
-        """The peer's address."""
+    def peer(self) -> str:
+        """The peer's address; behind a proxy that's the proxy's, see `Services.trusted_proxies`."""
         return self._request.remote or ""
 
     def header(self, name: str) -> list[str]:

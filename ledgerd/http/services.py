@@ -10,6 +10,7 @@ from ledgerd.clock import Clock
 from ledgerd.config import Config
 from ledgerd.domain.eligibility import LendingRules
 from ledgerd.http.accounts import Accounts
+from ledgerd.http.addresses import TrustedProxies
 from ledgerd.http.tokens import Tokens
 from ledgerd.ids import Ids
 from ledgerd.observe import Metrics
@@ -59,5 +60,6 @@ class Services:
     billing: BillingRuns
     scorer: Scorer
     metrics: Metrics
+    trusted_proxies: TrustedProxies
     ready: bool = False
     draining: bool = False

@@ -13,7 +13,8 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+
+from ledgerd.http.addresses import network
 
 DELAY_MAX_S = 60
 ENTRIES_MAX = 100_000
@@ -22,7 +23,6 @@ ACCOUNT_FORGIVES_AFTER_S = 180
 ADDRESS_FORGIVES_AFTER_S = 6
 # Many people can sit behind one address.
 ADDRESS_ALLOWANCE_FACTOR = 20
-IPV6_SUBNET_BITS = 64
 
 
 @dataclass(slots=True)
@@ -89,36 +89,23 @@ class Throttle:
 
     def check(self, account_key: bytes, address: str) -> int:
         """Return the whole seconds to wait before an attempt is looked at; 0 means go ahead."""
-        now_s, network = self._now_s(), _network(address)
+        now_s, place = self._now_s(), network(address)
         return math.ceil(
             max(
-                self._accounts.delay_s(network + account_key, now_s),
-                self._addresses.delay_s(network, now_s),
+                self._accounts.delay_s(place + account_key, now_s),
+                self._addresses.delay_s(place, now_s),
             )
         )
 
     def failed(self, account_key: bytes, address: str) -> None:
         """Note that the password was wrong, or that there is no such account."""
-        now_s, network = self._now_s(), _network(address)
-        self._accounts.failed(network + account_key, now_s)
-        self._addresses.failed(network, now_s)
+        now_s, place = self._now_s(), network(address)
+        self._accounts.failed(place + account_key, now_s)
+        self._addresses.failed(place, now_s)
 
     def succeeded(self, account_key: bytes, address: str) -> None:
         """Note that the password was right.
 
         The address keeps its count: a login to one's own account must not pay for guesses at others.
         """
-        self._accounts.forget(_network(address) + account_key)
-
-
-def _network(address: str) -> bytes:
-    """Return what counts as one address: all of an IPv4 one, the subnet of an IPv6 one; always 16 bytes."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return b"\x00" * 16
-    if isinstance(parsed, IPv6Address):
-        if parsed.ipv4_mapped is None:
-            return parsed.packed[: IPV6_SUBNET_BITS // 8].ljust(16, b"\x01")
-        parsed = parsed.ipv4_mapped
-    return parsed.packed.rjust(16, b"\x00")
+        self._accounts.forget(network(address) + account_key)
