@@ -194,7 +194,7 @@ def problem_of(error: Exception, route: Route, request_id: str) -> Problem:
         case Overloaded():
             return Problem("overloaded", f"Try again: {error}.", {}, _RETRY)
         case Busy():
-            return Problem("overloaded", "Too many logins at once.", {}, _RETRY)
+            return Problem("overloaded", "Too many passwords wait to be looked at.", {}, _RETRY)
         case StoreError() | ActorFailed() | Late():
             log.error("outcome unknown", route=route.path, request_id=request_id, error=str(error))
             return Problem("outcome-unknown", "Send it again, the same.")

@@ -29,11 +29,7 @@ def register_user(
     last_four: str,
 ) -> dict[str, str]:
     """Add user and vault row: {}, or {"refused": "already-registered"} for a taken identity or email."""
-    taken = conn.execute(
-        "SELECT 1 FROM users WHERE email_key = ? UNION ALL SELECT 1 FROM vault WHERE identity_key = ?",
-        (email_key, identity_key),
-    ).fetchone()
-    if taken:
+    if is_taken(conn, identity_key, email_key):
         return {"refused": "already-registered"}
     conn.execute(
         "INSERT INTO users (id, name, email, email_key, annual_income_paise, password_hash, registered_at_ms)"
@@ -45,6 +41,15 @@ def register_user(
         (user_id, identity_key, sealed_identity, last_four),
     )
     return {}
+
+
+def is_taken(conn: sqlite3.Connection, identity_key: bytes, email_key: str) -> bool:
+    """Return whether somebody is registered with this identity or this email."""
+    row = conn.execute(
+        "SELECT 1 FROM users WHERE email_key = ? UNION ALL SELECT 1 FROM vault WHERE identity_key = ?",
+        (email_key, identity_key),
+    ).fetchone()
+    return row is not None
 
 
 def user_by_id(conn: sqlite3.Connection, user_id: int) -> dict[str, Any] | None:
@@ -182,6 +187,7 @@ def _sweep(conn: sqlite3.Connection, now_s: int) -> None:
 READS: dict[str, Callable[..., Any]] = {
     "user_by_id": user_by_id,
     "is_registered": is_registered,
+    "is_taken": is_taken,
     "user_for_login": user_for_login,
     "client_by_id": client_by_id,
     "revoked_logins": revoked_logins,

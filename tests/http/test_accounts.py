@@ -129,6 +129,15 @@ async def test_the_same_person_registers_once(world, number, email):
     assert refusal.code == "already-registered"
 
 
+async def test_who_is_registered_already_costs_no_hash(world):
+    await world.register()
+    before = len(world.tables.calls)
+    world.passwords.close()  # from now on a hash is an error
+    for number, email in ((NUMBER, "new@example.com"), (OTHER_NUMBER, "aSHA@eXAMPLE.COM")):
+        assert (await world.register(number, email)).code == "already-registered"
+    assert world.tables.calls[before:] == ["is_taken", "is_taken"]
+
+
 async def test_many_at_once_register_one(world):
     results = await asyncio.gather(*(world.register() for _ in range(20)))
     assert sum(isinstance(result, User) for result in results) == 1

@@ -8,7 +8,7 @@ import pytest
 from argon2 import extract_parameters
 from argon2.low_level import Type
 
-from ledgerd.http.passwords import WAITING_FOR_EACH_WORKER, Busy, Passwords
+from ledgerd.http.passwords import LOGINS_WAITING, REGISTRATIONS_WAITING, Busy, Passwords
 
 
 @pytest.fixture
@@ -63,33 +63,51 @@ class Held:
         return "done"
 
 
-async def test_past_the_bound_it_is_busy_and_room_comes_back(passwords):
+async def test_past_a_bound_it_is_busy_and_room_comes_back(passwords):
     held = Held()
-    room = 1 + WAITING_FOR_EACH_WORKER
-    tasks = [asyncio.ensure_future(passwords._run(held)) for _ in range(room)]
+    logins = [
+        asyncio.ensure_future(passwords._run(passwords._logins, held)) for _ in range(1 + LOGINS_WAITING)
+    ]
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        await passwords.verify(None, "correct horse")
+    new = [asyncio.ensure_future(passwords.hash("correct horse")) for _ in range(1 + REGISTRATIONS_WAITING)]
     await asyncio.sleep(0)
     with pytest.raises(Busy):
         await passwords.hash("correct horse")
-    with pytest.raises(Busy):
-        await passwords.verify(None, "correct horse")
     held.gate.set()
-    assert await asyncio.gather(*tasks) == ["done"] * room
-    assert await passwords.verify(None, "correct horse") is False
+    assert await asyncio.gather(*logins) == ["done"] * (1 + LOGINS_WAITING)
+    assert await passwords.verify(await new[-1], "correct horse") is True
+
+
+async def test_a_flood_of_new_people_turns_no_login_away(passwords):
+    held = Held()
+    room = passwords._registrations
+    new = [asyncio.ensure_future(passwords._run(room, held)) for _ in range(1 + REGISTRATIONS_WAITING)]
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        await passwords.hash("correct horse")
+    login = asyncio.ensure_future(passwords.verify(None, "correct horse"))
+    await asyncio.sleep(0)
+    assert not login.done()
+    held.gate.set()
+    assert await login is False
+    await asyncio.gather(*new)
 
 
 async def test_one_who_goes_away_gives_room_back_once_the_work_has_ended(passwords):
     held = Held()
-    running = asyncio.ensure_future(passwords._run(held))
-    waiting = [asyncio.ensure_future(passwords._run(held)) for _ in range(WAITING_FOR_EACH_WORKER)]
+    running = asyncio.ensure_future(passwords._run(passwords._logins, held))
+    waiting = [asyncio.ensure_future(passwords._run(passwords._logins, held)) for _ in range(LOGINS_WAITING)]
     await asyncio.sleep(0)
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     # Those that had not begun are gone; the one that runs still holds its place, whoever waits for it.
-    waiting = [asyncio.ensure_future(passwords._run(held)) for _ in range(WAITING_FOR_EACH_WORKER)]
+    waiting = [asyncio.ensure_future(passwords._run(passwords._logins, held)) for _ in range(LOGINS_WAITING)]
     await asyncio.sleep(0)
     with pytest.raises(Busy):
-        await passwords.hash("correct horse")
+        await passwords.verify(None, "correct horse")
     held.gate.set()
     await asyncio.gather(running, *waiting)
 
@@ -97,8 +115,8 @@ async def test_one_who_goes_away_gives_room_back_once_the_work_has_ended(passwor
 async def test_closing_cancels_what_has_not_begun():
     passwords = Passwords(1, random.Random(1).randbytes)
     held = Held()
-    running = asyncio.ensure_future(passwords._run(held))
-    waiting = asyncio.ensure_future(passwords._run(held))
+    running = asyncio.ensure_future(passwords._run(passwords._logins, held))
+    waiting = asyncio.ensure_future(passwords._run(passwords._logins, held))
     await asyncio.to_thread(held.begun.wait, 60)
     closing = asyncio.get_running_loop().run_in_executor(None, passwords.close)
     with pytest.raises(asyncio.CancelledError):

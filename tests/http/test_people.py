@@ -182,6 +182,17 @@ async def test_a_wrong_login_tells_nothing(world, borrower):
     assert len({str(answer.bare) for answer in answers}) == 1
 
 
+async def test_two_hundred_logins_at_once_are_all_answered_while_others_pay(world, borrower, loan):
+    """Registrations that come with them take their turn, and nothing that payments need."""
+    logins = [asyncio.ensure_future(world.log_in(borrower.identity)) for _ in range(200)]
+    await asyncio.sleep(0)
+    new = [asyncio.ensure_future(world.register()) for _ in range(4)]
+    for number in range(100):
+        assert (await world.pay(world.payer, loan, "1.00", f"t-{number}")).status == 201
+    await asyncio.gather(*logins)  # each of them asserts 200
+    assert {answer.status for answer in await asyncio.gather(*new)} == {201}
+
+
 async def test_guessing_is_slowed_for_that_account_alone(world, borrower):
     other = await world.borrower()
     wrong = {"aadhar_id": borrower.identity, "password": "wrong horse"}
