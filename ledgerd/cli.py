@@ -19,9 +19,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 import ledgerd
 from ledgerd.app import score_rules
 from ledgerd.config import Config
-from ledgerd.config_file import ConfigError, load_config
+from ledgerd.config_file import ConfigError, ignored_variables, load_config
 from ledgerd.control import CommandFailed, run_command
-from ledgerd.observe import configure_logging
+from ledgerd.observe import configure_logging, log
 from ledgerd.scheduler.cron import check_cron
 from ledgerd.server import CannotListen
 from ledgerd.server import serve as serve_for_ever
@@ -137,6 +137,8 @@ def serve(config: ConfigOption = None) -> None:
     """
     loaded = settings(config)
     access = configure_logging(loaded.log.format, loaded.log.level)
+    for name in ignored_variables(os.environ):
+        log.warning("a variable that names no key is ignored", variable=name)
     code = run(serve_for_ever(loaded, access))
     if code:
         raise fail("the store ended: see the log above; start again, callers retry by transaction_id")
@@ -250,4 +252,6 @@ def migrate(config: ConfigOption = None) -> None:
 def check_config(config: ConfigOption = None) -> None:
     """Read the configuration and say whether it is right."""
     settings(config)
+    for name in ignored_variables(os.environ):
+        typer.echo(f"ledgerd: {name} names no key and is ignored", err=True)
     typer.echo("the configuration is right", err=True)

@@ -15,10 +15,14 @@ import msgspec
 
 from ledgerd.config import KEYS, SECTIONS, SQLITE_URL, Config, shown
 
+PREFIX = "LEDGERD_"
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _AT_PATH = re.compile(
     r"(?P<problem>.*) - at `\$\.(?P<section>\w+)(?:\.(?P<key>\w+))?(?:\[[.\d]+\])?`", re.DOTALL
 )
+_LIKE_A_KEY = 0.8  # difflib's measure
+# What Kubernetes tells every container of a service that is called ledgerd.
+_OF_KUBERNETES = re.compile(r"LEDGERD_(?:SERVICE_(?:HOST|PORT\w*)|PORT(?:_[0-9]+_\w+)?)", re.ASCII)
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.*?)`", re.DOTALL)
 
 
@@ -43,7 +47,29 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
 
 def variable_name(section: str, key: str) -> str:
     """Return the environment variable that overrides a key."""
-    return f"LEDGERD_{section}_{key}".upper()
+    return f"{PREFIX}{section}_{key}".upper()
+
+
+_VARIABLES = {variable_name(*key): key for key in KEYS}
+
+
+def ignored_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return the names that begin like ours and name no key. A name that is nearly a key, or that begins with
+    a section's, is refused by `load_config` instead.
+    """
+    return [
+        name
+        for name, text in environ.items()
+        if text and name.startswith(PREFIX) and name not in _VARIABLES and not _OF_KUBERNETES.fullmatch(name)
+    ]
+
+
+def _is_meant_as_a_key(name: str) -> bool:
+    if name.startswith(tuple(variable_name(section, "") for section in SECTIONS)):
+        return True
+    keys = [each.removeprefix(PREFIX) for each in _VARIABLES]
+    near = difflib.get_close_matches(name.removeprefix(PREFIX), keys, n=1, cutoff=_LIKE_A_KEY)
+    return bool(near) and not _OF_KUBERNETES.fullmatch(name)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -59,15 +85,16 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> set[tuple[str, str]]:
     """Put the environment's values into `raw`; return the keys that it set."""
-    known = {variable_name(*key): key for key in KEYS}
-    prefixes = tuple(variable_name(section, "") for section in SECTIONS)
     overridden = set()
     for name, text in environ.items():
-        if not text or not name.startswith(prefixes):
+        if not text or not name.startswith(PREFIX):
             continue
-        if name not in known:
-            raise ConfigError(f"{name}: no such key{_nearest(name, known)}; correct the name or unset it")
-        section, key = known[name]
+        if name not in _VARIABLES:
+            if _is_meant_as_a_key(name):
+                near = _nearest(name, _VARIABLES)
+                raise ConfigError(f"{name}: no such key{near}; correct the name or unset it")
+            continue
+        section, key = _VARIABLES[name]
         table = raw.setdefault(section, {})
         if isinstance(table, dict):  # otherwise the file is wrong, which the conversion says better
             table[key] = _parsed(name, text, KEYS[section, key])

@@ -149,6 +149,8 @@ def test_the_environment_overrides(config_path: Path, tmp_path: Path):
     assert why.startswith("LEDGERD_SERVER_PORT")
     why = ledgerd_here("check-config", "--config", config_path, LEDGERD_SERVER_PROT="1").complaint
     assert why.startswith("LEDGERD_SERVER_PROT")
+    said = ledgerd_here("check-config", "--config", config_path, LEDGERD_LOANS="1").stderr
+    assert said == "ledgerd: LEDGERD_LOANS names no key and is ignored\nthe configuration is right\n"
     url = f"sqlite:///{tmp_path}/elsewhere/ledger.db"
     create = ("client", "create", "till", "--scope", "ops", "--config", config_path)
     answer(ledgerd_here(*create, LEDGERD_STORAGE_URL=url, LEDGERD_SERVER_PORT=""))

@@ -1,10 +1,14 @@
 """What can be set: the shipped file against the defaults, and values as the parts take them."""
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args
 
-from ledgerd.config import KEYS, Clock, Config, Storage
+import pytest
+
+from ledgerd.config import KEYS, Clock, Config, Port, Score, Storage
 from ledgerd.domain.calendar import parse_day
 
 SHIPPED = Path(__file__).parent.parent / "config.toml"
@@ -26,6 +30,31 @@ def test_every_key_of_the_shipped_file_has_a_comment():
     keys = [index for index, line in enumerate(lines) if re.match(r"\w+ = ", line)]
     assert len(keys) == len(KEYS)
     assert [lines[index] for index in keys if not lines[index - 1].startswith("# ")] == []
+
+
+BOUNDS = [
+    (section, key)
+    for (section, key), annotation in KEYS.items()
+    if get_args(annotation)[:1] == (int,) and annotation not in {Port, Score}
+]
+UNITS = {"_s": "Seconds", "_days": "Days", "_bytes": "Bytes"}
+
+
+def comment(section, key):
+    """What stands above a key, in one line."""
+    text = SHIPPED.read_text(encoding="utf-8")
+    _, _, rest = text.partition(f"\n[{section}]\n")
+    above = rest[: re.search(rf"^{key} = ", rest, re.MULTILINE).start()]
+    lines = itertools.takewhile(lambda line: line.startswith("#"), reversed(above.splitlines()))
+    return " ".join(line.removeprefix("# ") for line in reversed(list(lines)))
+
+
+@pytest.mark.parametrize(("section", "key"), BOUNDS)
+def test_a_bound_says_its_unit_first_and_what_happens_at_it(section, key):
+    said = comment(section, key)
+    unit = [unit for ending, unit in UNITS.items() if key.endswith(ending)]
+    assert re.match(unit[0] if unit else r"([A-Z][a-z]+ )?[A-Za-z]+s\b", said), said
+    assert re.search(r"\. (Past|Above|Below) it\b", said), said
 
 
 # Values ------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ledgerd.config import KEYS, Config
-from ledgerd.config_file import ConfigError, load_config, variable_name
+from ledgerd.config_file import ConfigError, ignored_variables, load_config, variable_name
 
 SHIPPED = Path(__file__).parent.parent / "config.toml"
 
@@ -124,8 +124,24 @@ def test_an_empty_variable_is_unset(written):
 
 
 def test_variables_of_others_are_let_be():
-    environ = {
+    of_kubernetes = {
         "LEDGERD_SERVICE_HOST": "10.0.0.1",
+        "LEDGERD_SERVICE_PORT": "8080",
+        "LEDGERD_SERVICE_PORT_HTTP": "8080",
+        "LEDGERD_PORT": "tcp://10.0.0.1:8080",
+        "LEDGERD_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+        "LEDGERD_PORT_8080_TCP_ADDR": "10.0.0.1",
+    }
+    assert load_config(None, of_kubernetes) == load_config(None, {})
+    assert ignored_variables(of_kubernetes) == []
+    of_scripts = {"LEDGERD_LOANS": "1", "LEDGERD_TEST_PORT": "1", "LEDGERD_BASE_URL": "x", "LEDGERD_MAX": "1"}
+    assert load_config(None, of_scripts) == load_config(None, {})
+    assert ignored_variables(of_scripts) == list(of_scripts)
+    assert ignored_variables({"LEDGERD_LOANS": "", "LEDGERD_SERVER_PORT": "1", "HOME": "x"}) == []
+
+
+def test_variables_of_nobody_are_let_be():
+    environ = {
         "LEDGERD": "x",
         "SERVER_PORT": "1",
         "ledgerd_server_port": "1",
@@ -200,6 +216,16 @@ ENVIRONMENT_MISTAKES = [
     ),
     ("LEDGERD_SERVER_TRUSTED_PROXIES", "10.0.0.1,", "write a list such as"),
     ("LEDGERD_SERVER_TRUSTED_PROXIES", "10.0.0.1;::1", "write addresses or networks; '10.0.0.1;::1' does"),
+    (
+        "LEDGERD_SERVRE_PORT",
+        "80",
+        "no such key (did you mean LEDGERD_SERVER_PORT?); correct the name or unset it",
+    ),
+    (
+        "LEDGERD_LIMIT_MAILBOX",
+        "80",
+        "no such key (did you mean LEDGERD_LIMITS_MAILBOX?); correct the name or unset it",
+    ),
     ("LEDGERD_CLOCK_TIMEZONE", "Mars/Base", "'Mars/Base' is not known; write an IANA name"),
     ("LEDGERD_LENDING_MAX_AMOUNT", "5,000", 'write rupees such as "5000.00"'),
 ]

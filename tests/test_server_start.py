@@ -237,6 +237,14 @@ def test_a_variable_that_is_wrong(tmp_path: Path):
     assert why == "LEDGERD_LIMITS_MAILBOX: write a whole number from 1 to 1000000000, not 'many'"
 
 
+def test_a_variable_that_names_no_key_is_spoken_of_and_no_reason_not_to_start(tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+    config_path = write_config(tmp_path, auth={"keys_dir": "file"})
+    warning, complaint = ledgerd_here("serve", "--config", config_path, LEDGERD_LOANS="1").stderr.splitlines()
+    assert '"variable":"LEDGERD_LOANS"' in warning
+    assert "keys_dir" in complaint
+
+
 def test_a_configuration_that_is_not_there(tmp_path: Path):
     why = refused(tmp_path / "none.toml")
     assert why.startswith(f"{tmp_path}/none.toml: cannot be read: No such file or directory; name a file")
