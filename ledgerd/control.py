@@ -176,10 +176,14 @@ async def run_command(config: Config, name: str, args: dict[str, Any], progress:
 
     Raises CommandFailed, StoreError or KeyFileError.
     """
+    try:
+        encoded = msgspec.json.encode(args)
+    except UnicodeEncodeError:
+        raise CommandFailed("what the command was given is not UTF-8: write it so") from None
     path = config.storage.socket_path
     if path is not None and path.exists():
         try:
-            return await _call(path, name, args, progress)
+            return await _call(path, name, encoded, progress)
         except ConnectionRefusedError:
             pass  # left behind by a service that was killed
     tables = config.storage.tables_path
@@ -193,13 +197,13 @@ async def run_command(config: Config, name: str, args: dict[str, Any], progress:
     return _result(answer)
 
 
-async def _call(path: Path, name: str, args: dict[str, Any], progress: Progress) -> Any:
+async def _call(path: Path, name: str, args: bytes, progress: Progress) -> Any:
     with _Address(path) as address:
         async with ClientSession(
             connector=UnixConnector(address), timeout=ClientTimeout(total=None)
         ) as session:
             try:
-                async with session.post(f"http://ledgerd/{name}", data=msgspec.json.encode(args)) as response:
+                async with session.post(f"http://ledgerd/{name}", data=args) as response:
                     response.raise_for_status()
                     async for line in response.content:
                         answer = msgspec.json.decode(line)

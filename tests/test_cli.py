@@ -180,8 +180,19 @@ def test_client_create_refuses_a_bad_scope(either: Path, scope: str):
 def test_client_create_refuses_a_name_that_is_no_text(either: Path):
     name = b"till \xff".decode(errors="surrogateescape")  # as the shell hands over what is not UTF-8
     finished = ledgerd_here("client", "create", name, "--scope", "ops", "--config", either)
-    assert "can't encode" in finished.complaint
+    assert "not UTF-8" in finished.complaint
     assert finished.stdout == ""
+
+
+@pytest.mark.parametrize("name", ["", "till\n7"])
+def test_client_create_refuses_a_name_that_does_not_show(either: Path, name: str):
+    finished = ledgerd_here("client", "create", name, "--scope", "ops", "--config", either)
+    assert finished.complaint.startswith("A client's name is 1 to 200 characters that show")
+    assert finished.stdout == ""
+
+
+def test_client_create_takes_any_name_that_shows(either: Path):
+    answer(ledgerd_here("client", "create", "--scope", "ops", "--config", either, "--", "--दुकान 7"))
 
 
 async def test_keys_rotate_while_the_service_runs(served: Service):

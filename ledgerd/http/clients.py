@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ledgerd.http.person import valid_name
 from ledgerd.ids import Ids, format_id
 
 SECRET_BYTES = 32
@@ -56,7 +57,12 @@ async def create_client(
     name: str,
     scopes: Iterable[str],
 ) -> ClientCredentials | Refusal:
-    """Make a client with one or more of CLIENT_SCOPES; anything else is refused as `invalid-fields`."""
+    """Make a client with a name like a person's and one or more of CLIENT_SCOPES; anything else is refused as
+    `invalid-fields`.
+    """
+    if not valid_name(name):
+        detail = "A client's name is 1 to 200 characters that show: no control characters, not blank alone."
+        return Refusal("invalid-fields", detail)
     wanted = set(scopes)
     if not wanted or not wanted <= set(CLIENT_SCOPES):
         return Refusal("invalid-fields", f"A client's scopes are one or more of: {', '.join(CLIENT_SCOPES)}.")

@@ -36,10 +36,10 @@ def tables():
     tables.conn.close()
 
 
-async def make(tables, scopes, seed=1) -> ClientCredentials | Refusal:
+async def make(tables, scopes, seed=1, name="till") -> ClientCredentials | Refusal:
     chance = random.Random(seed)
     ids = Ids(lambda: NOW_S, chance.getrandbits)
-    return await create_client(tables, ids, chance.randbytes, lambda: NOW_S, "till", scopes)
+    return await create_client(tables, ids, chance.randbytes, lambda: NOW_S, name, scopes)
 
 
 async def test_a_client_is_kept_with_the_hash_of_its_secret_alone(tables):
@@ -59,6 +59,20 @@ async def test_other_scopes_are_refused_and_nothing_is_kept(tables, scopes):
     assert refusal.code == "invalid-fields"
     assert "payments:write, ops" in refusal.detail
     assert tables.conn.execute("SELECT count(*) FROM clients").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 201, "till\n7", "till\x1b[2J", "till\u202e7", "\ud800"])
+async def test_a_name_that_does_not_show_is_refused_and_nothing_is_kept(tables, name):
+    refusal = await make(tables, ["ops"], name=name)
+    assert refusal.code == "invalid-fields"
+    assert "1 to 200 characters" in refusal.detail
+    assert tables.conn.execute("SELECT count(*) FROM clients").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("name", ["x" * 200, "दुकान 7", "--", "'); DROP TABLE clients; --"])
+async def test_any_other_name_will_do(tables, name):
+    made = await make(tables, ["ops"], name=name)
+    assert (await tables.read("client_by_id", parse_id(made.client_id)))["name"] == name
 
 
 def test_a_secret_is_256_random_bits_in_url_safe_text():

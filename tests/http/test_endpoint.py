@@ -203,6 +203,38 @@ async def test_every_answer_has_a_request_id(world, borrower):
     ] == "bye"
 
 
+HOSTS = ["evil.example", "evil.example:99999", "evil.example/x", "evil example", "<evil>", "[evil", '"evil']
+
+
+async def test_what_a_caller_calls_us_comes_back_nowhere(world, borrower):
+    """A link made of Host would lead others to whoever sent it, by way of a cache or a log."""
+    everything = await world.new_client("payments:write", "ops")
+    pages = [
+        ("GET", "/docs"),
+        ("GET", "/openapi.json"),
+        ("GET", "/problems/"),
+        ("GET", "/none"),
+        ("PUT", "/docs"),
+    ]
+    for host in HOSTS:
+        named = ("Host", "X-Forwarded-Host", "X-Original-URL", "Origin", "Referer")
+        headers = {**dict.fromkeys(named, host), "Forwarded": f"host={host}"}
+        for method, pattern, name, scopes in [
+            *((route.method, route.path, route.name, route.scopes) for route in ROUTES),
+            *((method, path, "", frozenset()) for method, path in pages),
+        ]:
+            who = None if not scopes else borrower if "borrower" in scopes else everything
+            if name == "logout":
+                who = await world.log_in(borrower.identity)
+            path = re.sub(r"\{\w+\}", "0" * 16, pattern)
+            answer = await world.call(method, path, GOOD_BODIES.get(name), who, headers)
+            assert b"evil" not in answer.body, (method, path, host)
+            assert "evil" not in str(answer.headers), (method, path, host)
+            if name == "applyLoan":
+                assert answer.headers["Location"].startswith("/api/loans/")
+    assert "evil" not in flushed(world)
+
+
 # The log ------------------------------------------------------------------------------------------
 
 
