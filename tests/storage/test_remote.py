@@ -134,7 +134,9 @@ async def test_a_start_that_is_refused_leaves_no_process_and_is_one_line(place: 
     watched = Watched()
     with pytest.raises(StoreError) as refused:
         await watched.start(place)
-    assert str(refused.value) == f"{place.tables}: file is not a database"
+    why = str(refused.value)
+    assert why.startswith(f"{place.tables}: file is not a database: restore it from a backup")
+    assert "\n" not in why
     assert watched.ends == 0
     place.tables.unlink()
     place.journal.unlink()
