@@ -71,14 +71,16 @@ def is_served(service: Service, address: str) -> bool:
 
 
 def test_as_many_files_as_the_system_allows_and_a_warning_where_they_are_too_few(tmp_path: Path):
-    hard = raise_file_limit()
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (500, hard))  # which the service begins with
     with serving(write_config(tmp_path, server={"port": 0, "connections": 1_000_000_000})) as service:
         [warning] = [line for line in service.log if "[server] connections" in line]
         assert json.loads(warning)["level"] == "warning"
         assert json.loads(warning)["files"] == hard
         files = Path(f"/proc/{service.process.pid}/limits").read_text()
         assert re.search(rf"^Max open files +{hard} +{hard} ", files, re.MULTILINE)
+    assert raise_file_limit() == hard
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
 
 
 # Secrets -----------------------------------------------------------------------------------------

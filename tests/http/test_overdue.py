@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ import pytest
 from ledgerd.config import Server
 from ledgerd.http.edge import EXPRESS
 from ledgerd.http.overdue import Handling, Late, UnderWay
+from tests.http.edge import until_closed
 from tests.http.outside import World, on_disk
 from tests.http.test_express import ORDINARY, payment
 
@@ -122,6 +124,32 @@ async def test_a_store_that_stalls_holds_nobody_for_ever(open_world, tmp_path):
         lane = world.client.server.app[EXPRESS]
         assert lane._waiting == {}
         assert "no outcome within 1 s" in world.log.getvalue()
+
+
+async def test_the_outcome_that_comes_late_is_not_sent_behind_its_answer(open_world, tmp_path):
+    async with open_world(storage=on_disk(tmp_path), server=Server(request_timeout_s=1)) as world:
+        borrower = await world.borrower()
+        loan = (await world.lend(borrower))["loan_id"]
+        world.errors_allowed = True
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.client.server.port)
+        headers = (
+            f"Host: x\r\nAuthorization: Bearer {world.payer.token}\r\nContent-Type: application/json\r\n"
+        )
+        for way in ("/api/make-payment/", ORDINARY):
+            body = json.dumps(payment(loan, f"t{len(way)}"))
+            with stalled(world):
+                writer.write(
+                    f"POST {way} HTTP/1.1\r\n{headers}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+                )
+                assert b" 500 " in await reader.readuntil(b"\r\n\r\n")
+                assert b"outcome-unknown" in await reader.readuntil(b"}")
+            # Its outcome is known by now: a retry on another connection shows it.
+            assert (await world.post(way, json.loads(body), world.payer)).status == 200
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        rest = await until_closed(reader)
+        writer.close()
+        assert rest.count(b"HTTP/1.1") == 1
+        assert rest.endswith(b'{"status":"alive"}')
 
 
 async def test_who_is_answered_in_time_is_forgotten(world, borrower, loan):
