@@ -12,7 +12,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,7 @@ class Service:
         self.registry: Registry
         self.billing: Billing
         self.scoring: Scoring
+        self.alarms: dict[str, Alarm] = {}
         self.stack = AsyncExitStack()
         self._jobs: set[asyncio.Task[Any]] = set()
 
@@ -106,30 +107,30 @@ class Service:
         return await self.scoring.import_now(path, progress)
 
     def start_jobs(self) -> None:
-        """Set the alarms, and look for what was missed while nobody ran. A sandbox's date has its own way to
-        run jobs.
+        """Set the alarms, and look for what was missed while nobody ran. A sandbox's date moves by hand, so
+        that only a day that was cut off can be missing.
         """
         config = self.config
-        if config.clock.sandbox_start_day is None:
-            billing = Alarm("billing", config.scheduler.billing_cron, config.clock.zone, self._tonight)
-            self.stack.push_async_callback(billing.close)
-            self._begin(self._catch_up())
-        scoring = Alarm("scoring", config.scheduler.scoring_cron, config.clock.zone, self.scoring.refresh)
-        self.stack.push_async_callback(scoring.close)
+        start_day = config.clock.sandbox_start_day
+        if start_day is None:
+            self._set_alarm("billing", config.scheduler.billing_cron, self.billing.tonight)
+        self._set_alarm("scoring", config.scheduler.scoring_cron, self.scoring.refresh)
+        self.begin(self.billing.catch_up(start_day or 0))
 
-    async def _tonight(self) -> None:
-        await self.store.write("save_clock", "system", self.services.clock.today())
-        await self.billing.tonight()
+    def _set_alarm(self, name: str, line: str, work: Callable[[], Awaitable[object]]) -> None:
+        alarm = Alarm(name, line, self.config.clock.zone, work, self.chance.time_s)
+        self.stack.push_async_callback(alarm.close)
+        self.alarms[name] = alarm
 
-    async def _catch_up(self) -> None:
-        today = self.services.clock.today()
-        if (await self.store.read("last_completed_date") or 0) < today:
-            await self.billing.run(today)
-
-    def _begin(self, work: Any) -> None:
+    def begin(self, work: Coroutine[Any, Any, object]) -> None:
+        """Have something done in the background; an error is logged."""
         task = asyncio.get_running_loop().create_task(work)
         self._jobs.add(task)
         task.add_done_callback(self._job_ended)
+
+    async def end_jobs(self) -> None:
+        """Wait until what was begun is done."""
+        await asyncio.gather(*self._jobs, return_exceptions=True)
 
     def _job_ended(self, task: asyncio.Task[Any]) -> None:
         self._jobs.discard(task)
@@ -160,6 +161,7 @@ async def _compose(service: Service, *, background: bool) -> None:
     metrics = Metrics()
     service.store = store = await _open_store(service)
     stack.push_async_callback(store.close)
+    stack.push_async_callback(service.end_jobs)
     if "refused" in await store.write("bind_vault", vault.fingerprint):
         raise StoreError(
             f"{config.auth.keys_dir}: these are not the keys of this database:"
@@ -172,7 +174,16 @@ async def _compose(service: Service, *, background: bool) -> None:
         store, store.opened, clock, _actor_limits(config), metrics, service.break_down
     )
     stack.callback(registry.close)
-    service.billing = Billing(store, registry, clock, ids, config.scheduler.billing_window, metrics)
+    service.scoring = scoring = Scoring(
+        store, identities, score_rules(config), config.scoring.transactions_path, chance.time_s
+    )
+    await store.write("use_score_rules", *msgspec.structs.astuple(score_rules(config)))
+    if background:
+        await scoring.start()
+    stack.push_async_callback(scoring.close)
+    service.billing = Billing(
+        store, registry, clock, ids, config.scheduler.billing_window, metrics, scoring.refresh
+    )
     stack.push_async_callback(service.billing.close)
     revocations = Revocations(chance.time_s)
     auth = config.auth
@@ -186,13 +197,6 @@ async def _compose(service: Service, *, background: bool) -> None:
         store, vault, tokens, passwords, throttle, revocations, ids, chance.random_bytes, chance.time_s, auth
     )
     await accounts.load_revocations()
-    service.scoring = scoring = Scoring(
-        store, identities, score_rules(config), config.scoring.transactions_path, chance.time_s
-    )
-    await store.write("use_score_rules", *msgspec.structs.astuple(score_rules(config)))
-    if background:
-        await scoring.start()
-    stack.push_async_callback(scoring.close)
     lending = LendingRules(
         config.lending.min_credit_score,
         config.lending.min_annual_income_paise,
@@ -245,6 +249,9 @@ async def _open_clock(service: Service) -> Clock:
     today = clock.today()
     if kind is None or today > day:
         await store.write("save_clock", "sandbox" if sandbox else "system", today)
+    if isinstance(clock, SystemClock):
+        # At once: a crash after midnight, and a clock set back meanwhile, must not bring yesterday again.
+        clock.on_new_day = lambda day: service.begin(store.write("save_clock", "system", day))
     return clock
 
 

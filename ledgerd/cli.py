@@ -106,7 +106,9 @@ def command(config: Config, name: str, args: dict[str, Any], label: str | None =
 
 @contextmanager
 def progress_bar(label: str | None) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar while the block runs and yield what moves it; no bar without a label or a terminal."""
+    """Show a bar while the block runs and yield what moves it: it only pulses until then. No bar without a
+    label or a terminal.
+    """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=label is None or not console.is_terminal) as bar:
@@ -184,6 +186,8 @@ def bill(
     """Bill every loan that is due. May be repeated: each loan gets each bill once."""
     run_shown = command(settings(config), "bill", {"date": date}, "billing")
     show_json(run_shown)
+    for loan_id in run_shown["failed_loans"]:
+        typer.echo(f"ledgerd: not billed: {loan_id}", err=True)
     if run_shown["failed"]:
         raise fail(f"{run_shown['failed']} loans failed: see the service's log, and run it again")
 
@@ -234,7 +238,7 @@ def verify(config: ConfigOption = None) -> None:
 @app.command()
 def backup(path: Path, config: ConfigOption = None) -> None:
     """Copy the database into the new folder PATH, consistent, also while it is served."""
-    command(settings(config), "backup", {"path": str(path.absolute())})
+    command(settings(config), "backup", {"path": str(path.absolute())}, "backing up")
     typer.echo(f"backed up to {path}", err=True)
 
 

@@ -28,7 +28,7 @@ class SystemClock:
     """The real date in a timezone.
 
     `floor_day` is the latest day that the database has seen: the date begins no earlier, and waits there when
-    the system's clock has been set back.
+    the system's clock has been set back. `on_new_day` is called with each day that `today` begins.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class SystemClock:
         self._time_s = time_s
         self._day = floor_day
         self._day_ends_s = 0.0
+        self.on_new_day: Callable[[int], object] | None = None
 
     def today(self) -> int:
         """Return the business date; a comparison, but for the first call of a day."""
@@ -51,10 +52,13 @@ class SystemClock:
         return int(self._time_s() * 1000)
 
     def _begin_day(self, now_s: float) -> None:
-        self._day = max(self._day, datetime.fromtimestamp(now_s, self._timezone).toordinal())
+        before = self._day
+        self._day = max(before, datetime.fromtimestamp(now_s, self._timezone).toordinal())
         # Where midnight is skipped, this is the moment of the skip; where it comes twice, the first.
         midnight = datetime.combine(date.fromordinal(self._day + 1), time_of_day(), self._timezone)
         self._day_ends_s = midnight.timestamp()
+        if self._day > before and self.on_new_day is not None:
+            self.on_new_day(self._day)
 
 
 class SandboxClock:

@@ -57,12 +57,7 @@ async def bill(service: Service, args: dict[str, Any], progress: Progress) -> An
     through = today if args.get("date") is None else parse_day(args["date"])
     if through is None or through > today:
         raise CommandFailed(f"--date must be a date up to today's business date, {format_day(today)}")
-    while True:
-        row, ended = await service.billing.start(through)
-        shown = msgspec.to_builtins(run_shown(row))
-        progress(shown["billed"] + shown["failed"], shown["due"])
-        if ended:
-            return shown
+    return msgspec.to_builtins(run_shown(await service.billing.run(through, progress)))
 
 
 async def import_transactions(service: Service, args: dict[str, Any], progress: Progress) -> Any:

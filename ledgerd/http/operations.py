@@ -81,13 +81,14 @@ async def advance_clock(services: Services, call: Call) -> Reply:
 
 def run_shown(row: list[Any]) -> payloads.BillingRunShown:
     """Show a row of billing_runs."""
-    run_id, business_day, status, due, billed, failed, started_at_ms, ended_at_ms = row
+    run_id, business_day, status, due, billed, failed, failed_loans, started_at_ms, ended_at_ms = row
     return payloads.BillingRunShown(
         run_id=format_id(run_id),
         business_date=format_day(business_day),
         due=due,
         billed=billed,
         failed=failed,
+        failed_loans=[format_id(loan_id) for loan_id in failed_loans],
         status=status,
         started_at=instant(started_at_ms),
         seconds=None if ended_at_ms is None else (ended_at_ms - started_at_ms) / 1000,

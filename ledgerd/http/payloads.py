@@ -286,13 +286,14 @@ class AdvanceClock(In):
 
 
 class BillingRunShown(msgspec.Struct):
-    """A billing run: loans that were due, billed and failed."""
+    """A billing run: loans that were due, billed and failed; of the last the first 100 are named."""
 
     run_id: Id
     business_date: Day
     due: int
     billed: int
     failed: int
+    failed_loans: list[Id]
     status: Literal["running", "completed", "interrupted"]
     started_at: Instant
     seconds: float | None

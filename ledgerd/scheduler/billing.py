@@ -3,33 +3,46 @@ billing_runs.
 
 A run does early what the next message to each loan would do anyway; running it never, twice or a week late
 gives the same ledger. It pages through the projected (next_billing, id): a loan that was billed meanwhile
-answers that there is nothing to do.
+answers that there is nothing to do. Loans that fail are tried again at the end, one at a time: an actor that
+broke has been read again by then, and one loan that can't be read fails those it was read with no more.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from ledgerd.actors.messages import Accepted, Overloaded
+from ledgerd.actors.messages import Accepted, Answer
 from ledgerd.actors.registry import Registry
 from ledgerd.clock import Clock, SandboxClock
 from ledgerd.domain.calendar import format_day
 from ledgerd.domain.commands import IssueBills
 from ledgerd.ids import Ids, format_id
 from ledgerd.observe import Metrics, log
+from ledgerd.scheduler.window import Window
 from ledgerd.storage.ports import Store, StoreError
 
 PAGE_LOANS = 1_000
-LAG_EVENTS_MAX = 20_000  # further behind, the run waits for the projections
+WIDER = 10  # times as many loans are under way when nobody pays
+AGAIN_MAX = 2  # how often what failed is tried again ..
+AGAIN_LOANS_MAX = 10_000  # .. unless so many failed that it is not for the loans
+NAMED_MAX = 100  # loans that failed and are named in the run and the log
 ANSWER_WITHIN_S = 2.0  # how long a caller waits before hearing that the run goes on
-BUSY_PAUSE_S = 0.05
+PROGRESS_S = 0.2
 STOPPING = "the service is stopping: what is due is billed after the next start"
+
+Progress = Callable[[int, int], None]
+
+
+class Stopped(StoreError):
+    """A stop cut the run off, or came before it."""
 
 
 class Run:
-    """One run and how far it is."""
+    """One run and how far it is. `failed_loans` are the first of those that failed."""
 
     def __init__(self, run_id: int, business_date: int, started_at_ms: int) -> None:
         self.run_id = run_id
@@ -37,7 +50,12 @@ class Run:
         self.started_at_ms = started_at_ms
         self.ended_at_ms: int | None = None
         self.due = self.billed = self.failed = 0
+        self.heard = (
+            0  # loans whose outcome is known; one that had been billed meanwhile counts in here alone
+        )
+        self.failed_loans: list[int] = []
         self.interrupted = False
+        self.recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def status(self) -> str:
@@ -48,16 +66,23 @@ class Run:
 
     @property
     def row(self) -> list[Any]:
-        """As a row of billing_runs, in the table's order."""
-        counts = [self.due, self.billed, self.failed]
+        """As the named reads give it; see storage.runs."""
+        counts = [self.due, self.billed, self.failed, self.failed_loans]
         return [self.run_id, self.business_date, self.status, *counts, self.started_at_ms, self.ended_at_ms]
 
 
 class Billing:
-    """Starts runs, one at a time, and moves the sandbox's date."""
+    """Starts runs, one at a time, and moves the sandbox's date, on which `score` runs too."""
 
     def __init__(
-        self, store: Store, registry: Registry, clock: Clock, ids: Ids, window: int, metrics: Metrics
+        self,
+        store: Store,
+        registry: Registry,
+        clock: Clock,
+        ids: Ids,
+        window: int,
+        metrics: Metrics,
+        score: Callable[[], Awaitable[object]],
     ) -> None:
         self._store = store
         self._registry = registry
@@ -65,6 +90,7 @@ class Billing:
         self._ids = ids
         self._window = window
         self._metrics = metrics
+        self._score = score
         self._closed = False
         self._one_at_a_time = asyncio.Lock()
         self._advancing = asyncio.Lock()
@@ -74,26 +100,38 @@ class Billing:
         """Start a run that bills what fell due up to `through`, or join the one that does; see
         http.services.BillingRuns.
         """
-        going = self._going.get(through)
-        if going is None:
-            going = await self._begin(through)
-        run, task = going
+        run, task = await self._begun(through)
         await asyncio.wait([task], timeout=ANSWER_WITHIN_S)
         if task.done():
             _check(task)
         return run.row, task.done()
 
-    async def run(self, through: int) -> list[Any]:
-        """Run to the end and return the run's row. A caller who goes away stops no run."""
-        going = self._going.get(through) or await self._begin(through)
-        run, task = going
-        await asyncio.wait([task])
+    async def run(self, through: int, progress: Progress | None = None) -> list[Any]:
+        """Run to the end and return the run's row; `progress(done, total)` is called now and then. A caller
+        who goes away stops no run.
+        """
+        run, task = await self._begun(through)
+        timeout_s = None if progress is None else PROGRESS_S
+        while not task.done():
+            await asyncio.wait([task], timeout=timeout_s)
+            if progress is not None:
+                progress(min(run.heard, run.due), run.due)
         _check(task)
         return run.row
 
     async def tonight(self) -> None:
-        """What the nightly alarm does: bill up to today, however many nights were missed."""
-        await self.run(self._clock.today())
+        """What the nightly alarm does: bill up to today, however many nights were missed. A stop that cuts
+        it off is no failure.
+        """
+        with suppress(Stopped):
+            await self.run(self._clock.today())
+
+    async def catch_up(self, since: int) -> None:
+        """What a start does: bill, unless all days after `since` and up to today had their run, and that left
+        no loan out.
+        """
+        if (await self._store.read("last_completed_date") or since) < self._clock.today():
+            await self.tonight()
 
     async def advance(self, *, days: int = 0, to: int = 0) -> list[list[Any]]:
         """Move the sandbox's date one day at a time, one caller after another; see
@@ -110,10 +148,13 @@ class Billing:
                 await self._store.write("save_clock", "sandbox", day)
                 clock.set(day)
                 rows.append(await self.run(day))
+            with suppress(TimeoutError):  # a long import goes on by itself
+                async with asyncio.timeout(ANSWER_WITHIN_S):
+                    await self._score()  # once for all days: scores don't depend on the date
         return rows
 
     async def close(self) -> None:
-        """End the runs that go on, and begin no more; their callers hear StoreError. They are kept as
+        """End the runs that go on, and begin no more; their callers hear Stopped. They are kept as
         interrupted, and the next run does the rest.
         """
         self._closed = True
@@ -122,21 +163,26 @@ class Billing:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _begin(self, through: int) -> tuple[Run, asyncio.Task[None]]:
-        self._refuse_when_closed()
-        run = Run(self._ids.new(), through, self._clock.now_ms())
-        task = asyncio.get_running_loop().create_task(self._bill(run))
-        self._going[through] = (run, task)
-        task.add_done_callback(lambda _: self._going.pop(through, None))
+    async def _begun(self, through: int) -> tuple[Run, asyncio.Task[None]]:
+        """Return the run that bills up to `through`, a new one unless one goes on; it can be looked up."""
+        if through not in self._going:
+            self._refuse_when_closed()
+            run = Run(self._ids.new(), through, self._clock.now_ms())
+            task = asyncio.get_running_loop().create_task(self._bill(run))
+            self._going[through] = (run, task)
+            task.add_done_callback(lambda _: self._going.pop(through, None))
+        run, task = self._going[through]
+        await asyncio.wait([task, run.recorded], return_when=asyncio.FIRST_COMPLETED)
         return run, task
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
-            raise StoreError(STOPPING)
+            raise Stopped(STOPPING)
 
     async def _bill(self, run: Run) -> None:
         # Before its turn comes: whoever waits for it can look it up.
         await self._store.write("begin_run", run.run_id, run.business_date, run.started_at_ms)
+        run.recorded.set_result(None)
         try:
             async with self._one_at_a_time:
                 await self._bill_due(run)
@@ -147,62 +193,73 @@ class Billing:
             run.ended_at_ms = self._clock.now_ms()
             with suppress(StoreError):  # a store that has ended: the next start marks the run
                 await self._save(run)
-        if run.due:
-            log.info(
-                "billing run",
-                run_id=format_id(run.run_id),
-                business_date=format_day(run.business_date),
-                due=run.due,
-                billed=run.billed,
-                failed=run.failed,
-            )
+            self._log(run)
 
     async def _bill_due(self, run: Run) -> None:
         await self._store.project_through(self._registry.committer.head_seq)
-        after = [0, 0]
-        while page := await self._store.read("loans_due", run.business_date, *after, PAGE_LOANS):
-            run.due += len(page)
-            await self._bill_page([loan_id for _, loan_id in page], run)
-            after = page[-1]
-            await self._save(run)
+        run.due = await self._store.read("count_due", run.business_date)
+        await self._bill_pages(run, self._window, self._window * WIDER)
+        for _ in range(AGAIN_MAX):
+            before = run.failed
+            if not 0 < before <= AGAIN_LOANS_MAX:
+                break
+            run.failed, run.failed_loans = 0, []
+            await self._store.project_through(self._registry.committer.head_seq)
+            await self._bill_pages(run, 1, 1)  # they are what is still due
+            if run.failed == before:
+                break
 
-    async def _bill_page(self, loan_ids: list[int], run: Run) -> None:
-        committer = self._registry.committer
-        for start in range(0, len(loan_ids), self._window):
-            if committer.lag_events > LAG_EVENTS_MAX:
-                await self._store.project_through(committer.head_seq)
-            some = loan_ids[start : start + self._window]
-            for loan_id, bills in zip(
-                some, await asyncio.gather(*(self._bill_loan(i, run) for i in some)), strict=True
-            ):
-                if bills is None:
-                    run.failed += 1
-                    log.error("loan not billed", loan_id=format_id(loan_id), run_id=format_id(run.run_id))
-                elif bills:
-                    run.billed += 1
-                    self._metrics.billing_bills_total.inc(bills)
+    async def _bill_pages(self, run: Run, narrow: int, wide: int) -> None:
+        window = Window(self._registry, IssueBills(run.business_date), narrow, wide, partial(self._hear, run))
+        try:
+            after = [0, 0]
+            while page := await self._store.read("loans_due", run.business_date, *after, PAGE_LOANS):
+                await window.put(loan_id for _, loan_id in page)
+                after = page[-1]
+                await self._save(run)
+            await window.settle()
+        finally:
+            await window.stop()
 
-    async def _bill_loan(self, loan_id: int, run: Run) -> int | None:
-        """Return how many bills were issued; None when the loan failed, which stops no other."""
-        while True:
-            try:
-                answer = await self._registry.ask(loan_id, IssueBills(run.business_date), transient=True)
-            except Overloaded:
-                await asyncio.sleep(BUSY_PAUSE_S)
-            except Exception as error:  # noqa: BLE001 - one loan's failure stops no other
-                log.error("loan failed", loan_id=format_id(loan_id), error=f"{type(error).__name__}: {error}")
-                return None
-            else:
-                return answer.count if isinstance(answer, Accepted) else None
+    def _hear(self, run: Run, loan_id: int, outcome: Answer | Exception) -> None:
+        """Count a loan in; its failure stops no other."""
+        run.heard += 1
+        if isinstance(outcome, Accepted):
+            if outcome.count:
+                run.billed += 1
+                self._metrics.billing_bills_total.inc(outcome.count)
+            return
+        run.failed += 1
+        if len(run.failed_loans) < NAMED_MAX:
+            run.failed_loans.append(loan_id)
+            log.warning(
+                "loan not billed",
+                loan_id=format_id(loan_id),
+                run_id=format_id(run.run_id),
+                error=f"{type(outcome).__name__}: {outcome}",
+            )
 
     async def _save(self, run: Run) -> None:
-        await self._store.write(
-            "save_run", run.run_id, run.due, run.billed, run.failed, run.status, run.ended_at_ms
-        )
+        counts = (run.due, run.billed, run.failed, run.failed_loans)
+        await self._store.write("save_run", run.run_id, *counts, run.status, run.ended_at_ms)
+
+    def _log(self, run: Run) -> None:
+        if run.due:
+            tell = log.error if run.failed else log.info
+            tell(
+                "billing run",
+                run_id=format_id(run.run_id),
+                business_date=format_day(run.business_date),
+                status=run.status,
+                due=run.due,
+                billed=run.billed,
+                failed=run.failed,
+                failed_loans=[format_id(loan_id) for loan_id in run.failed_loans],
+            )
 
 
 def _check(task: asyncio.Task[None]) -> None:
-    """Raise what a run that has ended failed with; StoreError when it was cut off."""
+    """Raise what a run that has ended failed with; Stopped when it was cut off."""
     if task.cancelled():
-        raise StoreError(STOPPING)
+        raise Stopped(STOPPING)
     task.result()

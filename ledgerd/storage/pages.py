@@ -124,7 +124,19 @@ def loans_due(
     return [list(row) for row in rows]
 
 
-READS: dict[str, Callable[..., Any]] = {"loans_after": loans_after, "loans_due": loans_due}
+def count_due(connection: sqlite3.Connection, through: int) -> int:
+    """Return how many loans fall due up to the day `through`, from the index alone."""
+    count: int = connection.execute(
+        "SELECT count(*) FROM loans WHERE next_billing IS NOT NULL AND next_billing <= ?", (through,)
+    ).fetchone()[0]
+    return count
+
+
+READS: dict[str, Callable[..., Any]] = {
+    "loans_after": loans_after,
+    "loans_due": loans_due,
+    "count_due": count_due,
+}
 
 
 # These see the tail of the loan that is their first parameter.

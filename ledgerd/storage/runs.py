@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import msgspec
 
 from ledgerd.storage.ports import StoreError
 
-_COLUMNS = "id, business_date, status, due, billed, failed, started_at_ms, ended_at_ms"
+_COLUMNS = "id, business_date, status, due, billed, failed, failed_loans, started_at_ms, ended_at_ms"
+_FAILED_LOANS = 6  # its place
 
 
 def interrupt_runs(connection: sqlite3.Connection, ended_at_ms: int) -> None:
@@ -34,13 +37,16 @@ def save_run(
     due: int,
     billed: int,
     failed: int,
+    failed_loans: Sequence[int],
     status: str,
     ended_at_ms: int | None,
 ) -> None:
     """Record how far a run has come, or that it ended."""
+    named = msgspec.json.encode(failed_loans).decode()
     connection.execute(
-        "UPDATE billing_runs SET due = ?, billed = ?, failed = ?, status = ?, ended_at_ms = ? WHERE id = ?",
-        (due, billed, failed, status, ended_at_ms, run_id),
+        "UPDATE billing_runs SET due = ?, billed = ?, failed = ?, failed_loans = ?, status = ?,"
+        " ended_at_ms = ? WHERE id = ?",
+        (due, billed, failed, named, status, ended_at_ms, run_id),
     )
 
 
@@ -49,19 +55,25 @@ def runs_before(connection: sqlite3.Connection, before_id: int, limit: int) -> l
     rows = connection.execute(
         f"SELECT {_COLUMNS} FROM billing_runs WHERE id < ? ORDER BY id DESC LIMIT ?", (before_id, limit)
     )
-    return [list(row) for row in rows]
+    return [_run(row) for row in rows]
 
 
 def run_by_id(connection: sqlite3.Connection, run_id: int) -> list[Any] | None:
     """Return one run, or None."""
     row = connection.execute(f"SELECT {_COLUMNS} FROM billing_runs WHERE id = ?", (run_id,)).fetchone()
-    return list(row) if row else None
+    return _run(row) if row else None
+
+
+def _run(row: Sequence[Any]) -> list[Any]:
+    run = list(row)
+    run[_FAILED_LOANS] = msgspec.json.decode(run[_FAILED_LOANS])
+    return run
 
 
 def last_completed_date(connection: sqlite3.Connection) -> int | None:
-    """Return the latest business date that a completed run was for."""
+    """Return the latest business date of a run that completed and left no loan unbilled."""
     date: int | None = connection.execute(
-        "SELECT max(business_date) FROM billing_runs WHERE status = 'completed'"
+        "SELECT max(business_date) FROM billing_runs WHERE status = 'completed' AND failed = 0"
     ).fetchone()[0]
     return date
 
@@ -88,7 +100,8 @@ def check_clock(stored: list[Any] | None, *, sandbox: bool) -> None:
 def save_clock(connection: sqlite3.Connection, kind: str, day: int) -> None:
     """Record the business date. It never goes back, not even over a restart."""
     connection.executemany(
-        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        "INSERT INTO meta (key, value) VALUES (?, ?)"
+        " ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)",
         [("clock_kind", kind), ("business_date", day)],
     )
 

@@ -8,7 +8,10 @@ from datetime import timedelta
 from ledgerd.config import Clock
 from tests.http.outside import START, Answer
 
-RUN = ["run_id", "business_date", "due", "billed", "failed", "status", "started_at", "seconds"]
+RUN = [
+    *("run_id", "business_date", "due", "billed", "failed", "failed_loans"),
+    *("status", "started_at", "seconds"),
+]
 
 
 async def run_billing(world, body=None) -> Answer:
@@ -30,6 +33,7 @@ async def test_a_run_bills_what_is_due_and_is_kept(world, borrower, loan):
         "due": 1,
         "billed": 1,
         "failed": 0,
+        "failed_loans": [],
         "status": "completed",
         "started_at": "2027-01-15T08:00:00.000Z",
         "seconds": 0.0,

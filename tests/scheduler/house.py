@@ -5,7 +5,8 @@ Nothing in it is left to chance: two houses that live the same way have the same
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import date
 from random import Random
@@ -34,6 +35,13 @@ LIMITS = ActorLimits(
 )
 
 
+async def until(holds: Callable[[], object]) -> None:
+    """Let the others run until something holds."""
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110 - what runs is our own loop's, and has no event to tell
+            await asyncio.sleep(0)
+
+
 class House:
     """What lives in it. `loan_ids` are in the order in which they were lent."""
 
@@ -46,12 +54,19 @@ class House:
         self.ids = Ids(lambda: NOW_S, Random(1).getrandbits)
         self.run_ids = Ids(lambda: NOW_S, Random(2).getrandbits)
         self.window = window
+        self.scored_on: list[int] = []
         self.billing = self.new_billing()
         self.loan_ids: list[int] = []
 
     def new_billing(self) -> Billing:
         """Return the billing of a service that was started anew."""
-        return Billing(self.engine, self.registry, self.clock, self.run_ids, self.window, self.metrics)
+        return Billing(
+            self.engine, self.registry, self.clock, self.run_ids, self.window, self.metrics, self.score
+        )
+
+    async def score(self) -> None:
+        """What scores on the days of the sandbox."""
+        self.scored_on.append(self.clock.today())
 
     async def lend(
         self, count: int, *, every_days: int = 0, plan: Plan = "min_due", amount_paise: int = 5_000_00
@@ -104,7 +119,10 @@ class House:
 
     async def runs(self) -> list[dict[str, Any]]:
         """The rows of billing_runs, oldest first."""
-        names = ("run_id", "date", "status", "due", "billed", "failed", "started_at_ms", "ended_at_ms")
+        names = (
+            *("run_id", "date", "status", "due", "billed", "failed", "failed_loans"),
+            *("started_at_ms", "ended_at_ms"),
+        )
         rows = await self.engine.read("runs_before", 2**63 - 1, 10_000)
         return [dict(zip(names, row, strict=True)) for row in reversed(rows)]
 

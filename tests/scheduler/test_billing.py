@@ -8,26 +8,19 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from ledgerd.actors.registry import Registry
 from ledgerd.domain.events import BillIssued
 from ledgerd.domain.money import rupees
 from ledgerd.ids import format_id
 from ledgerd.scheduler import billing as billing_module
+from ledgerd.scheduler.billing import Stopped
 from ledgerd.storage.ports import StoreError
 from tests.reference import ReferenceLoan
-from tests.scheduler.house import START, House, house
+from tests.scheduler.house import START, House, house, until
 
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(billing_module, "PAGE_LOANS", 3)
-
-
-async def until(holds: Any) -> None:
-    """Let the others run until something holds."""
-    async with asyncio.timeout(20):
-        while not holds():  # noqa: ASYNC110 - what runs is our own loop's, and has no event to tell
-            await asyncio.sleep(0)
 
 
 def counts(row: list[Any] | dict[str, Any]) -> tuple[int, int, int]:
@@ -130,28 +123,6 @@ async def test_pages_go_by_date_then_loan():
         assert await home.numbers() == [[1]] * 7
 
 
-class Watched(Registry):
-    """Notes the most messages that were under way at once."""
-
-    most_in_flight = 0
-
-    def ask(self, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
-        future = super().ask(*args, **kwargs)
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        return future
-
-
-@pytest.mark.parametrize("window", [1, 4, 100])
-async def test_no_more_than_a_window_is_under_way(monkeypatch: pytest.MonkeyPatch, window: int):
-    monkeypatch.setattr("tests.scheduler.house.Registry", Watched)
-    async with house(window=window) as home:
-        await home.lend(20)
-        home.clock.set(START + 30)
-        assert counts(await home.billing.run(START + 30)) == (20, 20, 0)
-        assert isinstance(home.registry, Watched)
-        assert home.registry.most_in_flight == min(window, 20)
-
-
 @pytest.mark.parametrize("limits", [{"in_flight": 3}, {"resident_loans": 4}])
 async def test_overload_is_waited_out(limits: dict[str, int]):
     async with house(window=10, **limits) as home:
@@ -177,25 +148,102 @@ async def test_loans_that_were_billed_do_not_stay_in_memory():
 # Failures ----------------------------------------------------------------------------------------
 
 
-async def test_a_loan_that_fails_is_counted_and_named_and_stops_no_other():
+def break_actor(home: House, loan_id: int) -> None:
+    """Have the loan's actor hold a state that no rule can decide on; what is on disk is sound."""
+    actor = home.registry._actors[loan_id]
+    assert actor.loan is not None
+    actor.loan = msgspec.structs.replace(actor.loan, unpaid_bills=(None,))
+
+
+async def test_a_loan_whose_actor_broke_is_billed_by_the_same_run():
     async with house(window=2) as home:
         await home.lend(5)
         broken_id = home.loan_ids[1]
-        actor = home.registry._actors[broken_id]
-        assert actor.loan is not None
-        actor.loan = msgspec.structs.replace(actor.loan, unpaid_bills=(None,))
+        break_actor(home, broken_id)
         home.clock.set(START + 30)
         with capture_logs() as logs:
-            assert counts(await home.billing.run(START + 30)) == (5, 4, 1)
-        named = [line for line in logs if line.get("loan_id") == format_id(broken_id)]
-        assert {line["log_level"] for line in named} == {"error"}
-        assert any("ActorFailed" in line.get("error", "") for line in named)
-        assert await home.numbers() == [[1], [], [1], [1], [1]]
-        assert home.metrics.billing_bills_total._value.get() == 4
-        # It was read again from what is on disk, which is sound.
-        assert counts(await home.billing.run(START + 30)) == (1, 1, 0)
+            assert counts(await home.billing.run(START + 30)) == (5, 5, 0)
+        [told] = [line for line in logs if line["event"] == "loan not billed"]
+        assert (told["log_level"], told["loan_id"]) == ("warning", format_id(broken_id))
+        assert "ActorFailed" in told["error"]
         assert await home.numbers() == [[1]] * 5
-        assert [counts(run) for run in await home.runs()] == [(5, 4, 1), (1, 1, 0)]
+        assert home.metrics.billing_bills_total._value.get() == 5
+        assert [(counts(run), run["failed_loans"]) for run in await home.runs()] == [((5, 5, 0), [])]
+
+
+class Unreadable:
+    """Has loads fail in which one of these loans is."""
+
+    def __init__(self, home: House, loan_ids: list[int]) -> None:
+        self.loan_ids = set(loan_ids)
+        self.loads: list[list[int]] = []
+        self._load = home.engine.load
+
+    async def __call__(self, loan_ids: list[int]) -> Any:
+        self.loads.append(list(loan_ids))
+        if self.loan_ids & set(loan_ids):
+            raise RuntimeError("database disk image is malformed")
+        return await self._load(loan_ids)
+
+
+async def test_a_loan_that_keeps_failing_is_named_and_stops_no_other(monkeypatch: pytest.MonkeyPatch):
+    """It fails whom it is read with, too: those are billed when they are tried alone."""
+    async with house() as home:
+        await home.lend(5)
+        bad = home.loan_ids[1]
+        home.registry._actors.clear()
+        load = Unreadable(home, [bad])
+        monkeypatch.setattr(home.engine, "load", load)
+        home.clock.set(START + 30)
+        with capture_logs() as logs:
+            row = await home.billing.run(START + 30)
+        assert (counts(row), row[6]) == ((5, 4, 1), [bad])
+        assert await home.numbers() == [[1], [], [1], [1], [1]]
+        [run] = await home.runs()
+        assert (run["status"], counts(run), run["failed_loans"]) == ("completed", (5, 4, 1), [bad])
+        [told] = [line for line in logs if line["log_level"] == "error"]
+        assert (told["event"], told["failed_loans"]) == ("billing run", [format_id(bad)])
+        assert len(load.loads) == 1 + 5 + 1  # all together, each alone, and the one that failed once more
+        # That date is not done: a start looks at it again.
+        await home.billing.catch_up(0)
+        assert [counts(run) for run in await home.runs()] == [(5, 4, 1), (1, 0, 1)]
+        load.loan_ids.clear()
+        await home.billing.catch_up(0)
+        await home.billing.catch_up(0)
+        assert [counts(run) for run in await home.runs()] == [(5, 4, 1), (1, 0, 1), (1, 1, 0)]
+        assert await home.numbers() == [[1]] * 5
+
+
+async def test_the_first_that_fail_are_named_and_all_are_counted(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(billing_module, "NAMED_MAX", 3)
+    async with house() as home:
+        await home.lend(8)
+        home.registry._actors.clear()
+        monkeypatch.setattr(home.engine, "load", Unreadable(home, home.loan_ids))
+        home.clock.set(START + 30)
+        with capture_logs() as logs:
+            row = await home.billing.run(START + 30)
+        assert (counts(row), row[6]) == ((8, 0, 8), sorted(home.loan_ids)[:3])
+        told = [line for line in logs if line["event"] == "loan not billed"]
+        assert len(told) == 3 + 3  # of the first try and of the second, which helped nobody
+
+
+async def test_a_run_ends_with_the_journal(monkeypatch: pytest.MonkeyPatch):
+    """It counts no loan as failed, and says nothing of each."""
+    async with house() as home:
+        await home.lend(30)
+        home.clock.set(START + 30)
+
+        async def fails(*_: Any) -> Any:
+            raise OSError("disk full")
+
+        monkeypatch.setattr(home.engine, "append", fails)
+        with capture_logs() as logs, pytest.raises(StoreError, match="the journal has ended"):
+            await home.billing.run(START + 30)
+        [run] = await home.runs()
+        assert (run["status"], counts(run), run["failed_loans"]) == ("interrupted", (30, 0, 0), [])
+        assert [(line["event"], line["log_level"]) for line in logs] == [("billing run", "info")]
+        home.broken.clear()
 
 
 async def test_a_run_that_fails_is_interrupted_and_the_next_does_the_rest(monkeypatch: pytest.MonkeyPatch):
@@ -287,24 +335,24 @@ async def test_payments_during_a_run_bill_their_own_loan():
 @pytest.mark.usefixtures("small_pages")
 async def test_a_run_that_was_cut_off_is_interrupted_and_the_next_does_the_rest():
     async with house(window=1) as home:
-        await home.lend(10)
+        await home.lend(40)
         home.clock.set(START + 30)
         caller = asyncio.ensure_future(home.billing.run(START + 30))
         await until(lambda: home.billing._going)
         [(run, _)] = home.billing._going.values()
         await until(lambda: run.billed >= 4)
         await home.billing.close()
-        with pytest.raises((StoreError, asyncio.CancelledError)):
+        with pytest.raises(Stopped):
             await caller
         [row] = await home.runs()
         assert (row["status"], row["billed"]) == ("interrupted", run.billed)
         assert row["ended_at_ms"] is not None
         home.billing = home.new_billing()
         rest = await home.billing.run(START + 30)
-        assert 0 < rest[3] < 10
+        assert rest[3] == 40 - run.billed > 0
         assert counts(rest) == (rest[3], rest[3], 0)
         assert [row["status"] for row in await home.runs()] == ["interrupted", "completed"]
-        assert await home.numbers() == [[1]] * 10
+        assert await home.numbers() == [[1]] * 40
         assert (await home.engine.read("last_completed_date")) == START + 30
 
 

@@ -88,8 +88,10 @@ async def test_a_file_of_an_older_version_is_refused_until_it_is_migrated(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_book(place, seed=1)
+    [(have,)] = place.query("PRAGMA user_version")
     with_next(monkeypatch, tables=ADD_NOTE)
-    with pytest.raises(StoreError, match=r"the tables file has schema 1, .* needs 2: run `ledgerd migrate`"):
+    words = rf"the tables file has schema {have}, .* needs {have + 1}: run `ledgerd migrate`"
+    with pytest.raises(StoreError, match=words):
         await open_engine(*place.paths)
     with pytest.raises(StoreError, match="run `ledgerd migrate`"):
         verify_files(place.tables, place.journal, RULES, lambda done, total: None)
@@ -99,15 +101,43 @@ async def test_a_file_of_an_older_version_is_refused_until_it_is_migrated(
     assert verify_files(place.tables, place.journal, RULES, lambda done, total: None).found == 0
 
 
+async def test_the_first_schema_with_rows_in_it_is_brought_up_to_this_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as first:
+        first.setattr(migrate_module, "migrations", lambda kind: migrations(kind)[:1])
+        write_book(place, seed=1)
+    assert place.query("PRAGMA user_version") == [(1,)]
+    place.edit("INSERT INTO billing_runs VALUES (1, 739000, 'completed', 5, 5, 0, 1000, 2000)")
+    place.edit("INSERT INTO billing_runs VALUES (2, 739001, 'running', 5, 3, 1, 3000, NULL)")
+    tables = ("users", "vault", "transactions", "loans", "bills", "payments", "once", "meta")
+    before = [place.query(f"SELECT * FROM {table}") for table in tables]
+    assert all(before)
+    with pytest.raises(StoreError, match=r"the tables file has schema 1, .*run `ledgerd migrate`"):
+        await open_engine(*place.paths)
+    assert await migrate_files(*place.paths) == len(migrations("tables")) - 1
+    assert [place.query(f"SELECT * FROM {table}") for table in tables] == before
+    engine = await open_engine(*place.paths)
+    try:
+        assert await engine.read("runs_before", 9, 9) == [
+            [2, 739001, "running", 5, 3, 1, [], 3000, None],
+            [1, 739000, "completed", 5, 5, 0, [], 1000, 2000],
+        ]
+    finally:
+        await engine.close()
+    assert verify_files(place.tables, place.journal, RULES, lambda done, total: None).found == 0
+
+
 async def test_both_files_are_migrated_and_a_broken_one_stays_what_it_was(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_book(place, seed=1)
+    [(have,)] = place.query("PRAGMA user_version")
     with_next(monkeypatch, journal=ADD_NOTE, tables=BROKEN)
     with pytest.raises(StoreError, match=r"ledgerd\.db: no such table: .*nowhere"):
         await migrate_files(*place.paths)
     assert place.query("PRAGMA user_version", file="journal") == [(2,)]
-    assert place.query("PRAGMA user_version") == [(1,)]
+    assert place.query("PRAGMA user_version") == [(have,)]
     assert place.query("SELECT name FROM sqlite_schema WHERE name = 'half'") == []
     with_next(monkeypatch, journal=ADD_NOTE, tables=ADD_NOTE)
     assert await migrate_files(*place.paths) == 1

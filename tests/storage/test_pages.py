@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ledgerd.domain.statement import bills_of
-from ledgerd.storage.pages import issued_bills, loans_after, loans_due, payments_page
+from ledgerd.storage.pages import count_due, issued_bills, loans_after, loans_due, payments_page
 from ledgerd.storage.ports import StoredEvent
 from tests.storage.books import ADD_USER, START, Bare, Writer, stored, terms
 
@@ -186,6 +186,7 @@ def test_loans_that_fall_due_come_by_date_then_id(bare: Bare) -> None:
     assert loans_due(bare.reader, due + 9, due, 4, 10) == [[due + 1, 2], [due + 2, 1]]
     assert loans_due(bare.reader, due + 9, due, 3, 10) == [[due, 4], [due + 1, 2], [due + 2, 1]]
     assert loans_due(bare.reader, due + 9, due + 2, 1, 10) == []
+    assert [count_due(bare.reader, day) for day in (due - 1, due, due + 1, due + 9)] == [0, 1, 2, 3]
 
 
 def test_lists_and_due_loans_are_read_along_their_indexes(bare: Bare) -> None:
@@ -193,6 +194,9 @@ def test_lists_and_due_loans_are_read_along_their_indexes(bare: Bare) -> None:
         "SELECT id FROM loans WHERE borrower_id = 7 AND id > 5 ORDER BY id LIMIT 9": "loans_borrower",
         "SELECT next_billing, id FROM loans WHERE next_billing IS NOT NULL AND next_billing <= 9"
         " AND (next_billing, id) > (1, 2) ORDER BY next_billing, id LIMIT 9": "loans_next_billing",
+        "SELECT count(*) FROM loans WHERE next_billing IS NOT NULL AND next_billing <= 9": (
+            "loans_next_billing"
+        ),
     }
     for sql, index in plans.items():
         plan = " ".join(row[3] for row in bare.reader.execute(f"EXPLAIN QUERY PLAN {sql}"))
