@@ -189,7 +189,10 @@ def bill(
     for loan_id in run_shown["failed_loans"]:
         typer.echo(f"ledgerd: not billed: {loan_id}", err=True)
     if run_shown["failed"]:
-        raise fail(f"{run_shown['failed']} loans failed: see the service's log, and run it again")
+        raise fail(
+            f"{run_shown['failed']} of {run_shown['due']} loans were not billed: see the service's log,"
+            " and run it again"
+        )
 
 
 @client_app.command("create")

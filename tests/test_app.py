@@ -7,8 +7,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -18,6 +20,8 @@ from ledgerd.sample import write_sample
 from ledgerd.storage.ports import StoreError
 from ledgerd.storage.verify import verify_files
 from tests.http.outside import START, Time, World, config_in, on_disk, opened
+
+KOLKATA = ZoneInfo("Asia/Kolkata")
 
 OpenWorld = Callable[..., AbstractAsyncContextManager[World]]
 
@@ -141,6 +145,157 @@ async def test_another_scale_scores_everybody_anew(open_world, tmp_path):
             disk.tables_path, disk.journal_path, score_rules(config), lambda _done, _total: None
         )
         assert (report.scores, report.differences) == (2, [])
+
+
+# The jobs -----------------------------------------------------------------------------------------
+
+
+async def runs_of(world: World) -> list[tuple[str, int, int, str]]:
+    """Of each run, newest first: date, due, billed, status."""
+    runs = (await world.get("/api/billing-runs/", world.ops)).json["billing_runs"]
+    return [(run["business_date"], run["due"], run["billed"], run["status"]) for run in runs]
+
+
+async def start_jobs(world: World) -> None:
+    """Start them as the server does, and wait until what was missed is done."""
+    world.service.start_jobs()
+    await world.service.end_jobs()
+
+
+async def ring(world: World, name: str) -> None:
+    """Have an alarm look at the clock, and wait for what it begins."""
+    alarm = world.service.alarms[name]
+    alarm.look()
+    assert alarm._task is not None, f"{name} does not ring"
+    await alarm._task
+
+
+def at(moment: str) -> float:
+    """That moment in the service's timezone, in Unix seconds."""
+    return datetime.fromisoformat(moment).replace(tzinfo=KOLKATA).timestamp()
+
+
+async def test_what_fell_due_while_nobody_ran_is_billed_at_the_start(open_world, tmp_path):
+    disk, time = on_disk(tmp_path), Time()
+    time.now_s = at("2026-01-01T12:00")
+    async with open_world(storage=disk, clock=Clock(), time=time) as world:
+        borrower = await world.borrower()
+        loan = (await world.lend(borrower))["loan_id"]
+        await start_jobs(world)
+        assert await runs_of(world) == [("2026-01-01", 0, 0, "completed")]
+    time.now_s = at("2026-01-29T12:00")
+    async with open_world(storage=disk, clock=Clock(), time=time) as world:
+        await start_jobs(world)
+    time.now_s += 3 * 86_400
+    for expected in (3, 3):  # a second start of the day finds that it is done
+        async with open_world(storage=disk, clock=Clock(), time=time) as world:
+            await start_jobs(world)
+            runs = await runs_of(world)
+            assert (len(runs), runs[0]) == (expected, ("2026-02-01", 1, 1, "completed"))
+            [bill] = await world.service.store.read("issued_bills", int(loan, 16), 9)
+            assert bill.billing_date == date(2026, 1, 31).toordinal()
+
+
+async def test_both_alarms_ring(open_world, tmp_path):
+    history = tmp_path / "history.csv"
+    history.write_text("user,date,transaction_type,amount\nidentity-0001,2024-01-01,CREDIT,25000.00\n")
+    time = Time()
+    time.now_s = at("2026-01-01T12:00")
+    scoring = Scoring(transactions_csv=str(history))
+    async with open_world(clock=Clock(), scoring=scoring, time=time) as world:
+        borrower = await world.borrower()
+        assert (await world.scored(borrower))["credit_score"] == 310
+        await world.lend(borrower)
+        await start_jobs(world)
+        time.now_s = at("2026-01-31T00:05:00")
+        await ring(world, "billing")
+        world.ops = await world.log_client_in(world.ops)
+        assert (await runs_of(world))[0] == ("2026-01-31", 1, 1, "completed")
+        with history.open("a") as file:
+            file.write("identity-0001,2024-01-02,CREDIT,15000.00\n")
+        await ring(world, "scoring")
+        borrower = await world.log_in(borrower.identity)
+        assert (await world.scored(borrower))["credit_score"] == 320
+
+
+async def test_a_new_date_is_on_disk_as_soon_as_it_began(open_world, tmp_path):
+    """A crash just after midnight, and a clock that is set back meanwhile, do not bring the day before."""
+    disk, time = on_disk(tmp_path), Time()
+    time.now_s = at("2026-03-10T23:59:59")
+    async with open_world(storage=disk, clock=Clock(), time=time) as world:
+        assert world.today.isoformat() == "2026-03-10"
+        time.now_s += 2
+        assert world.today.isoformat() == "2026-03-11"
+        await world.service.end_jobs()
+        saved = await world.service.store.read("read_clock")
+        assert saved == ["system", date(2026, 3, 11).toordinal()]
+    time.now_s = at("2026-03-10T20:00")
+    async with open_world(storage=disk, clock=Clock(), time=time) as world:
+        assert world.today.isoformat() == "2026-03-11"
+
+
+@pytest.mark.parametrize("days_before", [0, 29])
+async def test_a_sandbox_s_day_that_was_cut_off_is_run_at_the_start(open_world, tmp_path, days_before):
+    """The date was moved, and then came the kill: the day's run is not lost."""
+    disk, clock = on_disk(tmp_path), Clock(sandbox_start="2026-01-01")
+    async with open_world(storage=disk, clock=clock) as world:
+        await start_jobs(world)
+        assert await runs_of(world) == []  # the first day of a sandbox has nothing behind it
+        await world.lend(await world.borrower())
+        if days_before:
+            await world.advance(days_before)
+        await world.service.store.write("save_clock", "sandbox", world.today.toordinal() + 1)
+        time = world.time
+    due = int(days_before == 29)
+    cut_off = (START + timedelta(days_before + 1)).isoformat()
+    for _ in range(2):
+        async with open_world(storage=disk, clock=clock, time=time) as world:
+            await start_jobs(world)
+            runs = await runs_of(world)
+            assert (len(runs), runs[0]) == (days_before + 1, (cut_off, due, due, "completed"))
+
+
+async def test_the_sandbox_s_days_score_too(open_world, tmp_path):
+    history = tmp_path / "history.csv"
+    history.write_text("user,date,transaction_type,amount\nidentity-0001,2024-01-01,CREDIT,25000.00\n")
+    async with open_world(scoring=Scoring(transactions_csv=str(history))) as world:
+        borrower = await world.borrower()
+        with history.open("a") as file:
+            file.write("identity-0001,2024-01-02,CREDIT,15000.00\n")
+        assert (await world.scored(borrower))["credit_score"] == 310
+        await world.advance(2)
+        assert (await world.scored(borrower))["credit_score"] == 320
+
+
+@pytest.mark.parametrize("began_it", ["the start", "the alarm"])
+async def test_a_stop_while_billing_goes_on_is_no_error(open_world, tmp_path, monkeypatch, began_it):
+    """The World looks at the log at its end."""
+    disk, time = on_disk(tmp_path), Time()
+    time.now_s = at("2026-01-01T12:00")
+    async with open_world(storage=disk, clock=Clock(), time=time) as world:
+        await world.lend(await world.borrower())
+        if began_it == "the alarm":
+            await start_jobs(world)
+        time.now_s = at("2026-01-31T12:00")
+        read, reached = world.service.store.read, asyncio.Event()
+
+        async def held(name, *params):
+            if name == "loans_due":
+                reached.set()
+                await asyncio.Event().wait()
+            return await read(name, *params)
+
+        monkeypatch.setattr(world.service.store, "read", held)
+        if began_it == "the alarm":
+            world.service.alarms["billing"].look()
+        else:
+            world.service.start_jobs()
+        await reached.wait()
+        await world.service.drain()
+    async with open_world(storage=disk, clock=Clock(), time=time) as world:
+        assert (await runs_of(world))[0] == ("2026-01-31", 1, 0, "interrupted")
+        await start_jobs(world)
+        assert (await runs_of(world))[0] == ("2026-01-31", 1, 1, "completed")
 
 
 # Ending -------------------------------------------------------------------------------------------

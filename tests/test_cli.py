@@ -260,6 +260,34 @@ def test_bill_refuses_the_future_and_what_is_no_date(either: Path, day: str):
     assert "--date" in why
 
 
+async def test_bill_names_the_loans_that_failed_served_or_not(tmp_path: Path):
+    config_path = write_config(tmp_path)
+    to = ("--config", config_path)
+    with serving(config_path) as service:
+        loan_ids = await new_loans(service, 3)
+    bad = loan_ids[1]
+    edit(config_path, "UPDATE meta SET value = value + 30 WHERE key = 'business_date'")
+    # More interest than fits into an event.
+    edit(
+        config_path,
+        "UPDATE loans SET principal_paise = 1 << 62, daily_rate_thousandths = 1000000000 WHERE id = ?",
+        int(bad, 16),
+    )
+
+    def check(finished: Finished, due: int) -> None:
+        run = json.loads(finished.stdout)
+        assert finished.code == 1
+        assert (run["due"], run["billed"], run["failed"]) == (due, due - 1, 1)
+        assert run["failed_loans"] == [bad]
+        said = [line for line in finished.stderr.splitlines() if line.startswith("ledgerd: ")]
+        assert said[0] == f"ledgerd: not billed: {bad}"
+        assert said[1].startswith(f"ledgerd: 1 of {due} loans were not billed: ")
+
+    check(await here("bill", *to), due=3)
+    with serving(config_path):
+        check(await here("bill", *to), due=1)
+
+
 # Verify, back up, migrate ------------------------------------------------------------------------
 
 

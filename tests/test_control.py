@@ -11,17 +11,22 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from ledgerd import control
 from ledgerd.app import Service as OpenService
 from ledgerd.app import open_service
-from ledgerd.config import Config
+from ledgerd.config import Config, Scheduler
 from ledgerd.config_file import load_config
 from ledgerd.control import CommandFailed, control_socket, run_command
+from ledgerd.domain.commands import Disburse
+from ledgerd.scheduler import billing
 from ledgerd.scheduler.billing import STOPPING
+from ledgerd.storage.remote import RemoteStore
 from tests.crash.load import new_client
 from tests.process import ledgerd_here, serving, write_config
+from tests.storage.books import add_borrower, terms
 
 CREATE = {"name": "till", "scopes": ["ops"]}
 
@@ -176,6 +181,57 @@ async def test_a_stop_ends_billing_and_tells_who_asked_for_it(config: Config):
         await service.drain()
         with pytest.raises(CommandFailed, match=STOPPING):
             await run_command(config, "bill", {}, silent)
+
+
+@pytest.mark.parametrize("served", [True, False])
+async def test_bill_tells_of_all_that_is_due_from_the_start(
+    config: Config, served: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """The pages go on one by one, each when the caller has seen the one before."""
+    monkeypatch.setattr(billing, "PAGE_LOANS", 5)
+    monkeypatch.setattr(billing, "WIDER", 1)
+    monkeypatch.setattr(billing, "PROGRESS_S", 0.001)
+    monkeypatch.setattr(control, "POLL_S", 0.001)
+    config = msgspec.structs.replace(config, scheduler=Scheduler(billing_window=5))
+    seen: list[tuple[int, int]] = []
+    go_on = asyncio.Semaphore(2)
+    read = RemoteStore.read
+
+    async def one_by_one(store: RemoteStore, name: str, *params: Any) -> Any:
+        if name == "loans_due":
+            await go_on.acquire()
+        return await read(store, name, *params)
+
+    def show(done: int, total: int) -> None:
+        if total and (done, total) not in seen:
+            seen.append((done, total))
+            go_on.release()
+
+    monkeypatch.setattr(RemoteStore, "read", one_by_one)
+    service = await open_service(config)
+    await lend(service, 20)
+    await service.store.write("save_clock", "sandbox", service.services.clock.today() + 30)
+    await service.close()
+    async with asyncio.timeout(20):
+        if served:
+            async with listening(config):
+                run = await run_command(config, "bill", {}, show)
+        else:
+            run = await run_command(config, "bill", {}, show)
+    assert (run["due"], run["billed"], run["failed_loans"]) == (20, 20, [])
+    assert {total for _, total in seen} == {20}
+    assert len(seen) >= 3
+    assert sorted(seen) == seen
+    assert seen[-1] == (20, 20)
+
+
+async def lend(service: OpenService, count: int) -> None:
+    borrower_id = service.services.ids.new()
+    await add_borrower(service.store, borrower_id)
+    command = Disburse(borrower_id, terms(), 1_000)
+    for _ in range(count):
+        await service.registry.ask(service.services.ids.new(), command, new=True)
+    await service.store.project_through(count)
 
 
 async def test_a_command_that_this_version_does_not_know(config: Config):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from ledgerd.config import Clock
+from ledgerd.config import Clock, Scheduler
+from ledgerd.scheduler import billing
 from tests.http.outside import START, Answer
 
 RUN = [
@@ -106,6 +107,59 @@ async def test_runs_are_listed_newest_first_in_pages(world):
         assert (await world.get(f"/api/billing-runs/?{query}", world.ops)).paths == [path]
     for unknown in ("0" * 16, "x", "%00"):
         assert (await world.get(f"/api/billing-runs/{unknown}/", world.ops)).slug == "not-found"
+
+
+async def test_a_long_run_is_there_to_be_followed(open_world, monkeypatch):
+    """It goes on page by page, as it is let."""
+    monkeypatch.setattr(billing, "ANSWER_WITHIN_S", 0)
+    monkeypatch.setattr(billing, "PAGE_LOANS", 4)
+    monkeypatch.setattr(billing, "WIDER", 1)
+    async with open_world(scheduler=Scheduler(billing_window=4)) as world:
+        borrower = await world.borrower()
+        for _ in range(20):
+            await world.lend(borrower)
+        world.jump(30)
+        store = world.service.store
+        read, write = store.read, store.write
+        recorded, next_page = asyncio.Event(), asyncio.Semaphore(0)
+
+        async def held_read(name, *params):
+            if name == "loans_due":
+                await next_page.acquire()
+            return await read(name, *params)
+
+        async def held_write(name, *params):
+            if name == "begin_run":
+                await recorded.wait()
+            return await write(name, *params)
+
+        monkeypatch.setattr(store, "read", held_read)
+        monkeypatch.setattr(store, "write", held_write)
+        asked = asyncio.ensure_future(run_billing(world))
+        assert (await world.get("/api/billing-runs/", world.ops)).json["billing_runs"] == []
+        assert not asked.done()  # as long as it is not on disk
+        recorded.set()
+        answer = await asked
+        assert (answer.status, answer.json["status"], answer.json["seconds"]) == (202, "running", None)
+        location = answer.headers["Location"]
+        assert location == f"/api/billing-runs/{answer.json['run_id']}/"
+
+        async def look():
+            return (await world.get(location, world.ops)).json
+
+        seen = [await look()]
+        for _ in range(6):  # five pages, and an empty one
+            next_page.release()
+            while (run := await look()) == seen[-1] and run["status"] == "running":
+                pass
+            seen.append(run)
+        assert {run["run_id"] for run in seen} == {answer.json["run_id"]}
+        assert [run["due"] for run in seen] == [0] + [20] * 6
+        billed = [run["billed"] for run in seen]
+        assert billed == sorted(billed)
+        assert len(set(billed)) > 3
+        assert (seen[-1]["status"], billed[-1], seen[-2]["status"]) == ("completed", 20, "running")
+        assert (await world.get("/api/billing-runs/", world.ops)).json["billing_runs"] == [seen[-1]]
 
 
 # The sandbox's clock ------------------------------------------------------------------------------
