@@ -121,7 +121,7 @@ async def test_a_long_run_is_there_to_be_followed(open_world, monkeypatch):
         world.jump(30)
         store = world.service.store
         read, write = store.read, store.write
-        recorded, next_page = asyncio.Event(), asyncio.Semaphore(0)
+        reached, recorded, next_page = asyncio.Event(), asyncio.Event(), asyncio.Semaphore(0)
 
         async def held_read(name, *params):
             if name == "loans_due":
@@ -130,13 +130,16 @@ async def test_a_long_run_is_there_to_be_followed(open_world, monkeypatch):
 
         async def held_write(name, *params):
             if name == "begin_run":
+                reached.set()
                 await recorded.wait()
             return await write(name, *params)
 
         monkeypatch.setattr(store, "read", held_read)
         monkeypatch.setattr(store, "write", held_write)
         asked = asyncio.ensure_future(run_billing(world))
-        assert (await world.get("/api/billing-runs/", world.ops)).json["billing_runs"] == []
+        await reached.wait()
+        for _ in range(5):
+            assert (await world.get("/api/billing-runs/", world.ops)).json["billing_runs"] == []
         assert not asked.done()  # as long as it is not on disk
         recorded.set()
         answer = await asked

@@ -16,7 +16,7 @@ import msgspec
 
 from ledgerd.actors.messages import Accepted
 from ledgerd.actors.registry import ActorLimits, Registry
-from ledgerd.clock import SandboxClock
+from ledgerd.clock import Clock, SandboxClock
 from ledgerd.domain.commands import Disburse, Repay
 from ledgerd.domain.events import BillIssued, Plan, Terms, decode_event
 from ledgerd.domain.money import daily_rate
@@ -26,7 +26,10 @@ from ledgerd.scheduler.billing import Billing
 from ledgerd.storage.engine import Engine
 from ledgerd.storage.files import open_memory
 from ledgerd.storage.journal import events_after
+from tests.scheduler.mortal import Disk, Mortal
+from tests.storage.books import add_borrower
 
+AnyEngine = Engine | Mortal
 START = date(2026, 1, 1).toordinal()
 NOW_S = 1_800_000_000.0
 BORROWER = 7
@@ -45,9 +48,11 @@ async def until(holds: Callable[[], object]) -> None:
 class House:
     """What lives in it. `loan_ids` are in the order in which they were lent."""
 
-    def __init__(self, engine: Engine, limits: ActorLimits, window: int) -> None:
+    def __init__(
+        self, engine: AnyEngine, limits: ActorLimits = LIMITS, window: int = 100, clock: Clock | None = None
+    ) -> None:
         self.engine = engine
-        self.clock = SandboxClock(START, lambda: NOW_S)
+        self.clock: Any = clock or SandboxClock(START, lambda: NOW_S)
         self.metrics = Metrics()
         self.broken: list[BaseException] = []
         self.registry = Registry(engine, engine.opened, self.clock, limits, self.metrics, self.broken.append)
@@ -100,7 +105,8 @@ class House:
 
     async def journal(self) -> dict[int, list[tuple[Any, ...]]]:
         """Each loan's history, whatever was written between."""
-        events = await self.engine._journal_db.run(lambda connection: list(events_after(connection, 0)))
+        engine: Any = self.engine
+        events = await engine._journal_db.run(lambda connection: list(events_after(connection, 0)))
         histories: dict[int, list[tuple[Any, ...]]] = {}
         for event in events:
             history = histories.setdefault(event.loan_id, [])
@@ -127,25 +133,22 @@ class House:
         return [dict(zip(names, row, strict=True)) for row in reversed(rows)]
 
 
+async def abandon(home: House, disk: Disk) -> None:
+    """Leave a house as a kill does: nothing more reaches the disk."""
+    await home.billing.close()
+    home.registry.close()
+    work = (*home.registry.committer._tasks, *home.registry._loading)
+    await asyncio.gather(*work, return_exceptions=True)
+    await disk.drop()
+
+
 @asynccontextmanager
-async def house(window: int = 100, **limits: int) -> AsyncIterator[House]:
+async def house(window: int = 100, clock: Clock | None = None, **limits: int) -> AsyncIterator[House]:
     """Build a house with one borrower; `limits` are as in ActorLimits."""
     engine = await open_memory()
-    made = House(engine, msgspec.structs.replace(LIMITS, **limits), window)
+    made = House(engine, msgspec.structs.replace(LIMITS, **limits), window, clock)
     try:
-        await engine.write(
-            "register_user",
-            BORROWER,
-            "Asha",
-            "a@example.org",
-            "a@example.org",
-            1,
-            "hash",
-            0,
-            b"k",
-            b"c",
-            "0124",
-        )
+        await add_borrower(engine, BORROWER)
         yield made
         assert not made.broken
     finally:

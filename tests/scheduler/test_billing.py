@@ -12,7 +12,7 @@ from ledgerd.domain.events import BillIssued
 from ledgerd.domain.money import rupees
 from ledgerd.ids import format_id
 from ledgerd.scheduler import billing as billing_module
-from ledgerd.scheduler.billing import Stopped
+from ledgerd.scheduler.billing import Billing, Stopped
 from ledgerd.storage.ports import StoreError
 from tests.reference import ReferenceLoan
 from tests.scheduler.house import START, House, house, until
@@ -399,6 +399,26 @@ async def test_advancing_runs_each_day_in_order_and_dates_agree_with_the_referen
             assert [shown(bill) for bill in bills] == [
                 {name: bill[name] for name in shown(bills[0])} for bill in reference.bills()
             ]
+
+
+async def test_scores_follow_once_after_the_last_day():
+    async with house() as home:
+        await home.billing.advance(days=3)
+        await home.billing.advance(days=1)
+        assert home.scored_on == [START + 3, START + 4]
+
+
+async def test_scoring_that_takes_long_goes_on_by_itself(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(billing_module, "ANSWER_WITHIN_S", 0)
+    async with house() as home:
+
+        async def score() -> None:
+            await asyncio.Event().wait()
+
+        home.billing = Billing(
+            home.engine, home.registry, home.clock, home.run_ids, home.window, home.metrics, score
+        )
+        assert [row[1] for row in await home.billing.advance(days=2)] == [START + 1, START + 2]
 
 
 def shown(bill: BillIssued) -> dict[str, Any]:

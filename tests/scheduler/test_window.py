@@ -176,8 +176,9 @@ async def test_it_waits_for_the_projections(monkeypatch: pytest.MonkeyPatch):
         assert len(on.billed) == 30
 
 
-async def test_it_ends_with_the_journal_and_tells_of_nobody(monkeypatch: pytest.MonkeyPatch):
-    async with bench(monkeypatch) as on:
+@pytest.mark.parametrize("loans", [5, 30])  # some that wait, and none
+async def test_it_ends_with_the_journal_and_tells_of_nobody(monkeypatch: pytest.MonkeyPatch, loans: int):
+    async with bench(monkeypatch, loans) as on:
         billing = asyncio.ensure_future(on.bill_all())
         await turns()
         monkeypatch.setattr(on.gate, "_append", None)
