@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
+LOANS ?= 1000000
 # The first Python here that is new enough and can make a virtual environment with pip in it.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -12,10 +13,10 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-v
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test check format lock bench-quick clean
+.PHONY: help venv run demo test check format lock bench-quick bench-billing clean
 
 help: ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 venv: $(STAMP) ## Set up .venv with everything the lock names
 
@@ -45,6 +46,9 @@ lock: $(STAMP) ## Pin requirements/*.in with hashes (UPGRADE=--upgrade for newer
 
 bench-quick: $(STAMP) ## Measure the main loads in under three minutes
 	$(BIN)/python -m bench.quick
+
+bench-billing: $(STAMP) ## Measure billing a large book (LOANS=1000000), and payments meanwhile
+	$(BIN)/python -m bench.billing --loans $(LOANS)
 
 clean: ## Remove what checks and builds leave behind; .venv and data stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

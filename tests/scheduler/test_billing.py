@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from ledgerd.actors.registry import Registry
 from ledgerd.domain.events import BillIssued
 from ledgerd.domain.money import rupees
 from ledgerd.ids import format_id
@@ -121,6 +122,28 @@ async def test_pages_go_by_date_then_loan():
         home.clock.set(START + 40)
         assert counts(await home.billing.run(START + 40)) == (7, 7, 0)
         assert await home.numbers() == [[1]] * 7
+
+
+class Watched(Registry):
+    """Notes the most messages that were under way at once."""
+
+    most_in_flight = 0
+
+    def put(self, *args: Any, **kwargs: Any) -> None:
+        super().put(*args, **kwargs)
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+
+
+@pytest.mark.parametrize("window", [1, 4, 100])
+async def test_ten_windows_are_under_way_while_nobody_pays(monkeypatch: pytest.MonkeyPatch, window: int):
+    monkeypatch.setattr("tests.scheduler.house.Registry", Watched)
+    async with house(window=window) as home:
+        await home.lend(60)
+        home.clock.set(START + 30)
+        assert isinstance(home.registry, Watched)
+        home.registry.most_in_flight = 0
+        assert counts(await home.billing.run(START + 30)) == (60, 60, 0)
+        assert home.registry.most_in_flight == min(10 * window, 60)
 
 
 @pytest.mark.parametrize("limits", [{"in_flight": 3}, {"resident_loans": 4}])
