@@ -106,14 +106,14 @@ def command(config: Config, name: str, args: dict[str, Any], label: str | None =
 
 @contextmanager
 def progress_bar(label: str | None) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar while the block runs and yield what moves it: it only pulses until then. No bar without a
-    label or a terminal.
+    """Show a bar while the block runs and yield what moves it; it pulses until there is a total. No bar
+    without a label or a terminal.
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=label is None or not console.is_terminal) as bar:
         task = bar.add_task(label or "", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 def show_json(value: Any) -> None:

@@ -20,7 +20,7 @@ from ledgerd.storage.vault import Vault
 
 class BillingRuns(Protocol):
     """The nightly work, as http sees it. A run is a row of billing_runs: id, date, status, due, billed,
-    failed, start, end.
+    failed, the ids of those that failed, start, end.
     """
 
     async def start(self, through: int) -> tuple[list[Any], bool]:
@@ -30,8 +30,8 @@ class BillingRuns(Protocol):
         ...
 
     async def advance(self, *, days: int = 0, to: int = 0) -> list[list[Any]]:
-        """Move the sandbox's date by `days`, or up to the day `to`, running each day's jobs before the next;
-        return the rows of the runs.
+        """Move the sandbox's date by `days`, or up to the day `to`, billing each day before the next, and
+        scoring at the end; return the rows of the runs.
         """
         ...
 

@@ -137,7 +137,7 @@ async def abandon(home: House, disk: Disk) -> None:
     """Leave a house as a kill does: nothing more reaches the disk."""
     await home.billing.close()
     home.registry.close()
-    work = (*home.registry.committer._tasks, *home.registry._loading)
+    work = (*home.registry.committer._replies, *home.registry._loading)
     await asyncio.gather(*work, return_exceptions=True)
     await disk.drop()
 
