@@ -85,8 +85,10 @@ class Window:
         try:
             message = Message(self._command, None, _Reply(self, loan_id))
             self._registry.put(loan_id, message, transient=True)
-        except Overloaded:
+        except (Overloaded, StoreError) as error:  # nothing is under way, and nothing will be heard of it
             self._under_way -= 1
+            if isinstance(error, StoreError):
+                raise
             return False
         return True
 

@@ -189,6 +189,19 @@ async def test_it_ends_with_the_journal_and_tells_of_nobody(monkeypatch: pytest.
         on.home.broken.clear()
 
 
+async def test_a_journal_that_broke_before_leaves_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch):
+    async with bench(monkeypatch) as on, asyncio.timeout(20):
+        monkeypatch.setattr(on.gate, "_append", None)
+        on.gate.open = True
+        with pytest.raises(StoreError):
+            await on.home.pay(on.home.loan_ids[0], 1_00)
+        with pytest.raises(StoreError, match="the journal has ended"):
+            await on.window.put(on.home.loan_ids)
+        await on.window.stop()
+        assert on.outcomes == []
+        on.home.broken.clear()
+
+
 async def test_a_window_that_is_stopped_tells_of_those_under_way(monkeypatch: pytest.MonkeyPatch):
     async with bench(monkeypatch) as on:
         billing = asyncio.ensure_future(on.bill_all())
