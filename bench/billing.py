@@ -29,7 +29,8 @@ import uvloop
 from bench.quick import wait_for
 from ledgerd.app import Service, open_service
 from ledgerd.clock import SandboxClock
-from ledgerd.config import Config, load_config
+from ledgerd.config import Config
+from ledgerd.config_file import load_config
 from ledgerd.control import run_command
 from ledgerd.domain.calendar import format_day
 from ledgerd.domain.commands import Disburse
