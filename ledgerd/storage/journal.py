@@ -27,6 +27,10 @@ _INSERT_EVENTS = [
 _SELECT_EVENT = "SELECT seq, loan_id, version, kind, once_key, hash, body FROM events"
 
 
+# More than all entries of the batches that an owner has on their way at once.
+STALE_RUNS_MAX = 10_000
+
+
 class VersionGap(Exception):
     """An entry does not follow its loan's last event in the tail: a bug. Nothing was written."""
 
@@ -70,7 +74,7 @@ class Journal:
             if owner is not None:
                 verdicts.append(Verdict(index, "taken", owner))
                 if entry.events:
-                    self._resume_at[entry.loan_id] = entry.base_version
+                    self._begin_stale(entry)
                 continue
             if entry.events:
                 self._check_version(entry, written)
@@ -81,6 +85,16 @@ class Journal:
         if events:
             self._commit(connection, events)
         return verdicts
+
+    def _begin_stale(self, entry: Entry) -> None:
+        """Drop what was decided on an entry that was not written, until its base_version comes again.
+
+        It never does for a new loan whose key was taken, so only the latest runs are kept; what is forgotten
+        is older than every batch that can be on its way.
+        """
+        self._resume_at[entry.loan_id] = entry.base_version
+        if len(self._resume_at) > STALE_RUNS_MAX:
+            del self._resume_at[next(iter(self._resume_at))]
 
     def _commit(self, connection: sqlite3.Connection, events: list[StoredEvent]) -> None:
         digest = batch_digest(self._digest, (event.hash for event in events))

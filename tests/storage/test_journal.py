@@ -123,3 +123,13 @@ def test_one_event_and_the_events_after(bare: Bare) -> None:
     assert list(events_after(bare.journal, 1, limit=1)) == events[1:2]
     with pytest.raises(KeyError):
         event_at(bare.journal, 4)
+
+
+def test_runs_that_never_end_are_forgotten_oldest_first(bare: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledgerd.storage.journal.STALE_RUNS_MAX", 3)
+    journal = recovered(bare)
+    assert journal.append(bare.journal, [Writer(1).lend(idempotency_key="k")]) == []
+    for loan_id in range(2, 9):  # a retry of the application, each under a new loan's id
+        [verdict] = journal.append(bare.journal, [Writer(loan_id).lend(idempotency_key="k")])
+        assert verdict.outcome == "taken"
+    assert list(journal._resume_at) == [6, 7, 8]
