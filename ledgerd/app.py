@@ -88,8 +88,8 @@ class Service:
     def break_down(self, error: BaseException | None = None) -> None:
         """The store is gone, or can't commit: answer nothing more, and have the process stopped."""
         if not self.broken.is_set():
-            log.error("the store has ended: stopping", error=str(error) if error else "")
             self.broken.set()
+            log.error("the store has ended: stopping", error=str(error) if error else "")
 
     async def drain(self) -> None:
         """Refuse new work, cut billing off, and wait until every message is answered."""

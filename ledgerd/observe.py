@@ -13,8 +13,9 @@ import sys
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import accumulate
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, Literal, TextIO, cast
 
 import msgspec
 import structlog
@@ -46,6 +47,24 @@ _LATENCY_BUCKETS_S: Final = (
 log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger("ledgerd")
 
 
+class Sink:
+    """A stream for the log. What can't be written (a full disk, a pipe that nobody reads) is lost; whoever
+    logs goes on.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write, and see that it has left."""
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+            self._stream.flush()
+
+    def flush(self) -> None:
+        """Do nothing: `write` did."""
+
+
 class AccessLog:
     """Writes one line for each request, past structlog: a request can't afford what a line costs there.
 
@@ -54,7 +73,7 @@ class AccessLog:
 
     def __init__(self, stream: TextIO | None, *, pretty: bool = False) -> None:
         """Write to `stream`, or nothing when it is None."""
-        self._stream = stream
+        self._stream = None if stream is None else Sink(stream)
         self._pretty = pretty
         self._second = 0
         self._timestamp = ""
@@ -103,7 +122,6 @@ class AccessLog:
         lines, self._lines = self._lines, []
         if lines and self._stream is not None:
             self._stream.write("\n".join([*lines, ""]))
-            self._stream.flush()
 
 
 def configure_logging(
@@ -127,7 +145,7 @@ def configure_logging(
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.WriteLoggerFactory(out),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", Sink(out))),
     )
     logging.basicConfig(level=max(least, logging.WARNING), handlers=[_Forward()], force=True)
     return AccessLog(out if least <= logging.INFO else None, pretty=pretty)

@@ -171,3 +171,21 @@ def test_every_metric_has_a_name_and_a_help_text():
         *("activations_total", "fallbacks_total", "billing_bills_total"),
     ):
         assert f"# HELP ledgerd_{name} " in text
+
+
+class Broken(io.StringIO):
+    """A log on a full disk."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+async def test_a_log_that_can_not_be_written_stops_nobody():
+    access = configure_logging("json", "info", Broken())
+    try:
+        log.error("lost")
+        logging.getLogger("a library").error("lost, too")
+        access.write("GET", "/livez", 200, 0.001, "r-1")
+        access.flush()
+    finally:
+        structlog.reset_defaults()

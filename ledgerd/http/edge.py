@@ -31,6 +31,10 @@ class AnswerTo(Protocol):
         """Send an answer: its lines up to the empty one, and its body."""
         ...
 
+    def abort(self) -> None:
+        """Cut the connection: there is no answer."""
+        ...
+
 
 class Express(Protocol):
     """Who may answer a request before aiohttp has made anything of it; see express.py."""

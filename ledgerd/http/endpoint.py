@@ -7,7 +7,6 @@ takes the same steps in express.py, without a task.)
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from aiohttp import web
 from ledgerd.actors.messages import ActorFailed, Overloaded
 from ledgerd.http.bodies import check_media_type, check_query, decode_form, decode_json, quoted_names
 from ledgerd.http.edge import ALWAYS
-from ledgerd.http.overdue import Handling, Late, UnderWay
+from ledgerd.http.overdue import Late, UnderWay
 from ledgerd.http.passwords import Busy
 from ledgerd.http.problems import CONTENT_TYPE, Problem, problem_bytes
 from ledgerd.http.protocol import ClientGone, read_body
@@ -106,34 +105,29 @@ class Endpoint:
         request_id = self._desk.choose_id(headers.get("X-Request-ID"))
         call = None
         services, route = self._services, self._route
-        handling = Handling(self._desk.under_way)
         try:
             check_draining(services, route)
-            handling.begin()
             caller = None if not route.scopes else await self._authenticate(headers.get("Authorization"))
-            handling.end()
             body = None if route.body is None else await self._read(request)
             if request.query_string:
                 check_query(request.query)
             call = Call(request, caller, body)
-            if not route.may_take_long:
-                handling.begin()
-            response = self._response(await route.handler(services, call), request_id)
+            work = route.handler(services, call)
+            reply = await (work if route.may_take_long else self._desk.under_way.outcome_of(work))
+            response = self._response(reply, request_id)
         except ClientGone:
             raise
-        except asyncio.CancelledError:
-            if (late := handling.was_late()) is None:
-                raise
-            response = problem_response(problem_of(late, route, request_id), request_id)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
             response = problem_response(problem_of(error, route, request_id), request_id)
-        finally:
-            handling.end()
         loan_id = call.loan_id if call else None
         return self._desk.record(request, route.path, response, started_s, request_id, loan_id)
 
     async def _authenticate(self, authorization: str | None) -> Caller:
-        return accept(await self._services.accounts.authenticate(bearer(authorization)), self._route)
+        accounts, token = self._services.accounts, bearer(authorization)
+        caller = accounts.recognise(token)
+        if caller is None:
+            caller = await self._desk.under_way.outcome_of(accounts.authenticate(token))
+        return accept(caller, self._route)
 
     async def _read(self, request: web.Request) -> Any:
         route, headers = self._route, request.headers

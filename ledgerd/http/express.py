@@ -25,13 +25,17 @@ from ledgerd.http.bodies import check_media_type, decode_json, quoted_names
 from ledgerd.http.edge import ALWAYS_LINES, AnswerTo
 from ledgerd.http.endpoint import Desk, accept, bearer, check_draining, problem_of
 from ledgerd.http.payloads import MakePayment
-from ledgerd.http.payments import order, outcome
+from ledgerd.http.payments import order
+from ledgerd.http.payments import outcome as show_outcome
 from ledgerd.http.problems import CONTENT_TYPE, problem_bytes
 from ledgerd.http.protocol import whole_body
 from ledgerd.http.route import Route
 from ledgerd.http.services import Services
+from ledgerd.observe import log
 
 _encode = msgspec.json.Encoder().encode
+# Status, headers of its own, content type and body of an answer.
+Shown = tuple[int, Mapping[str, str] | None, str, bytes]
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -86,26 +90,35 @@ class ExpressLane:
         services.registry.put(loan_number, Message(command, None, ticket))
         return True
 
-    def finish(self, ticket: _Ticket, answer: Answer) -> None:
-        """Show the outcome of a payment. Actors call this, so nothing that goes wrong here may reach them."""
+    def finish(self, ticket: _Ticket, outcome: Answer | Exception) -> None:
+        """Answer a request with its outcome, once. Actors call this, so nothing that goes wrong here may
+        reach them.
+        """
+        if ticket.answered:
+            return
+        ticket.answered = True
+        self._waiting.pop(ticket, None)
         try:
-            reply = outcome(ticket.loan_number, answer)
-            content = _encode(reply.body)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
-            self.fail(ticket, error)
-        else:
-            self._answer(ticket, reply.status, reply.headers, reply.content_type, content)
+            self._answer(ticket, *self._shown(ticket, outcome))
+        except Exception as error:  # noqa: BLE001 - it can't be answered: a reset says "unknown", too
+            ticket.answer_to.abort()
+            log.error("no answer", route=self._route.path, request_id=ticket.request_id, exc_info=error)
 
-    def fail(self, ticket: _Ticket, error: Exception) -> None:
-        """Answer with the problem that the error is."""
-        problem = problem_of(error, self._route, ticket.request_id)
+    def _shown(self, ticket: _Ticket, outcome: Answer | Exception) -> Shown:
+        try:
+            if isinstance(outcome, Exception):
+                problem = problem_of(outcome, self._route, ticket.request_id)
+            else:
+                reply = show_outcome(ticket.loan_number, outcome)
+                return reply.status, reply.headers, reply.content_type, _encode(reply.body)
+        except Exception as error:  # noqa: BLE001 - a refusal, or a bug: it is answered
+            problem = problem_of(error, self._route, ticket.request_id)
         content = problem_bytes(problem.slug, problem.detail, problem.extras)
-        self._answer(ticket, problem.status, problem.headers, CONTENT_TYPE, content)
+        return problem.status, problem.headers, CONTENT_TYPE, content
 
     def _answer(
         self, ticket: _Ticket, status: int, own: Mapping[str, str] | None, kind: str, content: bytes
     ) -> None:
-        self._waiting.pop(ticket, None)
         more = "".join(f"{name}: {value}\r\n" for name, value in own.items()) if own else ""
         head = (
             f"HTTP/1.1 {status} {_PHRASES[status]}\r\n{ALWAYS_LINES}Content-Type: {kind}\r\n"
@@ -130,8 +143,8 @@ class _Ticket:
     __slots__ = (
         "_lane",
         "answer_to",
+        "answered",
         "id_is_ours",
-        "is_late",
         "loan_id",
         "loan_number",
         "request_id",
@@ -144,13 +157,15 @@ class _Ticket:
         self.id_is_ours = id_is_ours
         self.answer_to = answer_to
         self.started_s = time.perf_counter()
-        self.is_late = False
+        self.answered = False
         self.loan_number = 0
         self.loan_id: str | None = None  # for the log line, once known
 
     def done(self) -> bool:
-        """Return whether it was answered as late. A payment is noted whether or not its client is there."""
-        return self.is_late
+        """Return whether it was answered, as late perhaps. A payment is noted whether or not its client is
+        there.
+        """
+        return self.answered
 
     def set_result(self, answer: Answer) -> None:
         """Hear the Answer."""
@@ -158,9 +173,8 @@ class _Ticket:
 
     def set_exception(self, error: Exception) -> None:
         """Hear that the outcome is unknown."""
-        self._lane.fail(self, error)
+        self._lane.finish(self, error)
 
     def give_up(self, error: Exception) -> None:
         """Hear that it takes too long; see `overdue.Waiting`."""
-        self.is_late = True
-        self._lane.fail(self, error)
+        self._lane.finish(self, error)

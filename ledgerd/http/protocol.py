@@ -57,6 +57,9 @@ class Connection(RequestHandler):
 
     def __init__(self, manager: web.Server, edge: Edge, **options: Any) -> None:
         super().__init__(manager, **options)
+        # A request that is taken before its body has come whole stays counted in the parser, which then holds
+        # back one request earlier than aiohttp looks for what was held back.
+        self._max_msg_queue_size -= 1
         self._edge = edge
         self._network: bytes | None = None  # None as long as it is not admitted
         self._body: StreamReader = EMPTY_PAYLOAD  # of the newest request
@@ -101,8 +104,10 @@ class Connection(RequestHandler):
         body = self._body
         in_body = not body.is_eof()
         waiter, self._waiter = self._waiter, None  # aiohttp sleeps on: the express lane looks first
-        RequestHandler.data_received(self, data)  # super() costs every request
-        self._waiter = waiter
+        try:
+            RequestHandler.data_received(self, data)  # super() costs every request
+        finally:
+            self._waiter = waiter
         if self._request_count != self._requests_seen:
             self._requests_seen = self._request_count
             self._body = self._messages[-1][1] if self._messages else EMPTY_PAYLOAD
@@ -170,8 +175,15 @@ class Connection(RequestHandler):
             self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
         self._next_soon()
 
+    def abort(self) -> None:
+        """Cut the connection: the request that the express lane took has no answer."""
+        self._in_express = False
+        if self.transport is not None:
+            self.transport.abort()
+            self.force_close()  # nothing that waits behind it is served
+
     def _process_keepalive(self) -> None:
-        if self._in_express:
+        if self._in_express or self._messages:  # those wait for the client to read on
             self._keepalive_handle = None  # the answer begins it again
         else:
             super()._process_keepalive()
@@ -257,7 +269,8 @@ class Connection(RequestHandler):
         # The first test is for speed: aiohttp's responses are ABCs, slow to ask for their kind.
         if type(resp) is not web.Response and isinstance(resp, web.HTTPException) and resp.status >= 400:
             resp = self._problem(request, resp.status, resp.headers)
-        if self._edge.draining:
+        # What stands behind an Upgrade that nobody wanted would not be looked at.
+        if self._edge.draining or request._message.upgrade:  # noqa: SLF001
             resp.force_close()
         return RequestHandler.finish_response(self, request, resp, start_time)
 

@@ -4,7 +4,7 @@ authorisation test.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -60,7 +60,7 @@ class Reply:
     content_type: str = "application/json"
 
 
-Handler = Callable[["Services", Call], Awaitable[Reply]]
+Handler = Callable[["Services", Call], Coroutine[Any, Any, Reply]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 import uvloop
@@ -64,19 +64,21 @@ class Server:
             await self.engine.close()
 
     def _serve_appends(self, end: socket.socket) -> None:
-        with end:
-            while (frame := receive(end)) is not None:
-                request = _request.decode(frame)
-                failed: Literal["refused"] | None = None
-                try:
-                    engine = self._opened_engine()
-                    result = encoder.encode(engine.append_here(*_append_args.decode(request.args)))
-                except StoreError as error:
-                    failed, result = "refused", encoder.encode(str(error))
-                except BaseException as error:  # noqa: BLE001 - nothing is known of the batch
-                    fail_stop(error)
-                with suppress(OSError):  # the service is gone; the next frame says so
-                    transmit(end, encoder.encode(Reply(request.id, failed, msgspec.Raw(result))))
+        try:
+            with end:
+                while (frame := receive(end)) is not None:
+                    reply = self._append(_request.decode(frame))
+                    with suppress(OSError):  # the service is gone; the next frame says so
+                        transmit(end, encoder.encode(reply))
+        except BaseException as error:  # noqa: BLE001 - nothing is known of the batch
+            fail_stop(error)
+
+    def _append(self, request: Request) -> Reply:
+        try:
+            reply = self._opened_engine().append_here(*_append_args.decode(request.args))
+        except StoreError as error:
+            return Reply(request.id, "refused", msgspec.Raw(encoder.encode(str(error))))
+        return Reply(request.id, None, msgspec.Raw(encoder.encode(reply)))
 
     def _on_frame(self, frame: memoryview) -> None:
         task = asyncio.get_running_loop().create_task(self._answer(_request.decode(frame)))
@@ -126,10 +128,12 @@ class Server:
 
 def fail_stop(error: BaseException) -> NoReturn:
     """End at once: what is on disk is the only truth, and callers retry by transaction_id."""
-    traceback.print_exception(error)
-    sys.stderr.write("ledgerd: the store stops: what it had not acknowledged is unknown\n")
-    sys.stderr.flush()
-    os._exit(EXIT_BROKEN)
+    try:
+        traceback.print_exception(error)
+        sys.stderr.write("ledgerd: the store stops: what it had not acknowledged is unknown\n")
+        sys.stderr.flush()
+    finally:  # also when the log can't be written
+        os._exit(EXIT_BROKEN)
 
 
 def main() -> None:

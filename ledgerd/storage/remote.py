@@ -91,8 +91,8 @@ class RemoteStore:
 
     def _on_frame(self, frame: memoryview) -> None:
         reply = _reply.decode(frame)
-        future, decoder = self._waiting.pop(reply.id)
-        if future.done():  # its caller has gone
+        future, decoder = self._waiting.pop(reply.id, (None, _plain))
+        if future is None or future.done():  # the other socket has ended, or its caller has gone
             return
         if reply.failed is None:
             try:
@@ -112,7 +112,10 @@ class RemoteStore:
                     StoreError("the store has ended: what it had not acknowledged is unknown")
                 )
         if not self._closing:
-            self._closing = True  # the other socket ends, too
+            self._closing = True
+            for frames in (self._calls, self._appends):  # one alone is of no use
+                if frames.transport is not None:
+                    frames.transport.abort()
             self._on_end()
 
     def append(self, epoch: int, entries: Sequence[Entry]) -> asyncio.Future[AppendReply]:

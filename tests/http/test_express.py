@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import aiohttp
 import pytest
 
 from ledgerd.http.edge import EXPRESS
@@ -179,6 +180,25 @@ async def test_the_keepalive_timeout_counts_from_the_answer():
 
 
 @on_both_loops
+async def test_requests_that_wait_for_a_slow_reader_outlast_the_keepalive_timeout():
+    body = b"x" * 60_000
+
+    class Big(AtOnce):
+        def answer(self, answer_to, _body):
+            super().answer(answer_to, body)
+
+    async with serving(express=Big(), keepalive_timeout_s=SOON_S) as served:
+        reader, writer = await served.connect()
+        writer.transport.pause_reading()
+        writer.write(post(b"1") * 300 + GET_AND_CLOSE)
+        await asyncio.sleep(4 * SOON_S)
+        writer.transport.resume_reading()
+        received = await until_closed(reader)
+        writer.close()
+        assert received.count(b"HTTP/1.1 200") == 301
+
+
+@on_both_loops
 async def test_a_head_that_begins_while_the_lane_works_has_its_time_after():
     lane = Lane()
     async with serving(express=lane, header_timeout_s=SOON_S) as served:
@@ -201,6 +221,36 @@ async def test_a_thousand_requests_sent_ahead_are_answered_one_by_one():
         answer = await served.send(post(b"x") * 1_000 + GET_AND_CLOSE)
         assert answer.count(b"HTTP/1.1 200") == 1_001
         assert lane.waiting_max == 1
+
+
+@on_both_loops
+async def test_many_requests_behind_a_body_that_came_in_pieces_are_all_answered():
+    for express in (AtOnce(), None):
+        async with serving(express=express) as served:
+            reader, writer = await served.connect()
+            for _ in range(3):
+                request = post(b"abcdef")
+                writer.write(request[:-3])
+                await next_turns()
+                writer.write(request[-3:])
+                await reader.readuntil(b"abcdef")
+            writer.write(post(b"x") * 200 + GET_AND_CLOSE)
+            answer = await until_closed(reader)
+            writer.close()
+            assert answer.count(b"HTTP/1.1 200") == 201
+
+
+@on_both_loops
+async def test_a_request_that_can_not_be_answered_is_cut_off():
+    lane = Lane()
+    async with serving(express=lane) as served:
+        reader, writer = await served.connect()
+        writer.write(post(b"1") + post(b"2"))
+        answer_to, _ = await lane.taken.get()
+        answer_to.abort()
+        assert await until_closed(reader) == b""
+        writer.close()
+        assert lane.taken.empty()
 
 
 @on_both_loops
@@ -350,13 +400,25 @@ async def test_a_bug_in_showing_the_outcome_is_500_and_harms_no_actor(world, loa
         raise ZeroDivisionError("a bug")
 
     world.errors_allowed = True
-    monkeypatch.setattr("ledgerd.http.express.outcome", broken)
+    monkeypatch.setattr("ledgerd.http.express.show_outcome", broken)
     answer = await world.pay(world.payer, loan, "1.00", "t")
     assert (answer.status, answer.slug) == (500, "internal")
     assert b"ZeroDivision" not in answer.body
     assert "a bug" in world.log.getvalue()
     monkeypatch.undo()
     assert (await world.pay(world.payer, loan, "1.00", "t")).status == 200
+
+
+async def test_an_outcome_that_nothing_can_be_made_of_resets_the_connection_and_harms_no_actor(
+    world, loan, monkeypatch
+):
+    world.errors_allowed = True
+    with monkeypatch.context() as broken:
+        broken.setattr("ledgerd.http.express.problem_bytes", None)
+        with pytest.raises(aiohttp.ClientError):
+            await world.pay(world.payer, loan, "9999999.00", "t")
+    assert (await world.pay(world.payer, loan, "1.00", "t")).status == 201
+    assert not world.service.broken.is_set()
 
 
 async def test_draining_turns_payments_away(world, loan, taken):

@@ -14,7 +14,7 @@ import pytest
 
 from ledgerd.config import Server
 from ledgerd.http.edge import EXPRESS
-from ledgerd.http.overdue import Handling, Late, UnderWay
+from ledgerd.http.overdue import Late, UnderWay
 from tests.http.edge import until_closed
 from tests.http.outside import World, on_disk
 from tests.http.test_express import ORDINARY, payment
@@ -55,30 +55,75 @@ def test_giving_up_may_take_others_out():
     assert under_way.waiting == {}
 
 
-async def test_a_task_that_is_given_up_can_go_on_and_one_that_is_cancelled_is_cancelled():
-    async def work(under_way: UnderWay) -> str:
-        handling = Handling(under_way)
-        handling.begin()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            if (late := handling.was_late()) is None:
-                raise
-            await asyncio.sleep(0)
-            return str(late)
-        finally:
-            handling.end()
+async def test_work_that_takes_too_long_goes_on_to_its_end():
+    under_way, go_on, ended = UnderWay(30), asyncio.Event(), []
+
+    async def work() -> str:
+        await go_on.wait()
+        ended.append(True)
         return "done"
 
-    under_way = UnderWay(30)
-    late, ended = (asyncio.ensure_future(work(under_way)) for _ in range(2))
+    waiting = asyncio.ensure_future(under_way.outcome_of(work()))
     await asyncio.sleep(0)
-    ended.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await ended
     under_way.sweep(time.perf_counter() + 31)
-    assert await late == "no outcome within 30 s"
+    with pytest.raises(Late, match="no outcome within 30 s"):
+        await waiting
     assert under_way.waiting == {}
+    [task] = under_way._work
+    go_on.set()
+    await task
+    assert ended == [True]
+    await asyncio.sleep(0)
+    assert under_way._work == set()
+
+
+async def test_work_has_its_own_outcome():
+    under_way = UnderWay(30)
+
+    async def work(outcome: object) -> object:
+        await asyncio.sleep(0)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    assert await under_way.outcome_of(work(7)) == 7
+    with pytest.raises(ZeroDivisionError):
+        await under_way.outcome_of(work(ZeroDivisionError()))
+    with pytest.raises(asyncio.CancelledError):
+        await under_way.outcome_of(work(asyncio.CancelledError()))
+    assert under_way.waiting == {}
+
+
+async def test_work_ends_with_its_waiter_when_that_is_cancelled():
+    under_way = UnderWay(30)
+    waiting = asyncio.ensure_future(under_way.outcome_of(asyncio.Event().wait()))
+    await asyncio.sleep(0)
+    [task] = under_way._work
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert under_way.waiting == {}
+
+
+async def test_a_sweep_that_fails_is_not_the_last(monkeypatch):
+    monkeypatch.setattr("ledgerd.http.overdue.SWEEP_S", 0.0)
+    under_way, swept = UnderWay(30), asyncio.Event()
+    sweeps = iter([ZeroDivisionError("a bug"), None])
+
+    def sweep(_now_s: float) -> None:
+        if (error := next(sweeps, None)) is not None:
+            raise error
+        swept.set()
+
+    monkeypatch.setattr(under_way, "sweep", sweep)
+    async with asyncio.timeout(30):
+        sweeping = under_way.sweeping(None)
+        await anext(sweeping)
+        await swept.wait()
+        with pytest.raises(StopAsyncIteration):
+            await anext(sweeping)
 
 
 # A store that stalls -------------------------------------------------------------------------------
@@ -150,6 +195,24 @@ async def test_the_outcome_that_comes_late_is_not_sent_behind_its_answer(open_wo
         writer.close()
         assert rest.count(b"HTTP/1.1") == 1
         assert rest.endswith(b'{"status":"alive"}')
+
+
+async def test_what_comes_behind_a_write_is_done_also_when_its_answer_was_late(open_world, tmp_path):
+    """A logout whose caller was told "unknown" ends the login at once, once it has reached the disk."""
+    server = Server(request_timeout_s=1)
+    async with open_world(storage=on_disk(tmp_path), server=server) as world:
+        borrower = await world.borrower()
+        world.errors_allowed = True
+        with stalled(world):
+            answer = await world.post("/api/logout/", None, borrower)
+            assert (answer.status, answer.slug) == (500, "outcome-unknown")
+            late = await world.register(aadhar_id="a latecomer")
+            assert late.slug == "outcome-unknown"
+        under_way = world.client.server.app[EXPRESS]._desk.under_way
+        await asyncio.gather(*under_way._work)
+        assert (await world.get("/api/me/", borrower)).status == 401
+        latecomer = await world.log_in("a latecomer")
+        await world.scored(latecomer)
 
 
 async def test_who_is_answered_in_time_is_forgotten(world, borrower, loan):

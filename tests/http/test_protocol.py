@@ -492,3 +492,11 @@ async def test_read_body_works_under_another_server():
         writer.close()
     await server.close()
     assert seen == ["request-timeout"]
+
+
+@on_both_loops
+async def test_what_stands_behind_an_upgrade_is_not_left_waiting():
+    async with serving() as served:
+        upgrade = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+        answer = await served.send(upgrade + GET)
+        assert parsed(answer)[1]["connection"] == "close"

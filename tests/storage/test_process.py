@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
@@ -184,6 +185,34 @@ async def test_it_stops_when_it_can_not_project(place: Place, capfd: pytest.Capt
         assert (await store.append(1, [Writer(1).lend()])).head_seq == 1  # of a borrower who is not there
         assert await exit_code(store) == EXIT_BROKEN
     assert "FOREIGN KEY" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["the journal", "the projections"])
+async def test_it_stops_also_when_it_can_not_say_why(how: str, place: Place, full_stderr: None) -> None:
+    async with opened("process", place) as store:
+        assert isinstance(store, RemoteStore)
+        writer = Writer(1)
+        if how == "the journal":
+            await add_borrower(store)
+            await store.append(1, [writer.lend()])
+            writer.pay("lost")
+            with pytest.raises(StoreError):
+                await store.append(1, [writer.pay("t")])
+        else:
+            await store.append(1, [writer.lend()])  # of a borrower who is not there
+        assert await exit_code(store) == EXIT_BROKEN
+
+
+@pytest.fixture
+def full_stderr() -> Iterator[None]:
+    """Whoever writes an error finds the disk full."""
+    kept = os.dup(2)
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, 2)
+    yield
+    os.dup2(kept, 2)
+    os.close(full)
+    os.close(kept)
 
 
 def test_without_a_socket_it_does_not_start() -> None:

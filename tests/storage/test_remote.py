@@ -142,3 +142,24 @@ async def test_a_start_that_is_refused_leaves_no_process_and_is_one_line(place: 
     place.journal.unlink()
     await watched.start(place)  # the lock was let go
     await watched.store.close()
+
+
+@pytest.mark.parametrize("first", ["_appends", "_calls"])
+async def test_one_socket_that_ends_ends_both_and_is_told_once(
+    watched: Watched, first: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, writer = watched.store, Writer(1)
+    waiting = [
+        asyncio.ensure_future(store.append(1, [writer.lend()])),
+        *(asyncio.ensure_future(store.load([loan_id])) for loan_id in range(1, 20)),
+    ]
+    await asyncio.sleep(0)
+    getattr(store, first).transport.abort()
+    async with asyncio.timeout(GUARD_S):
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        await asyncio.to_thread(store._process.wait)
+        await asyncio.sleep(0)
+    assert store._calls.transport is store._appends.transport is None
+    assert any(isinstance(outcome, StoreError) for outcome in outcomes)
+    assert watched.ends == 1
+    assert caplog.records == []  # nothing that came late was a surprise
