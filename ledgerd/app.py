@@ -36,7 +36,7 @@ from ledgerd.ids import Ids
 from ledgerd.observe import AccessLog, Metrics, log
 from ledgerd.scheduler.billing import Billing
 from ledgerd.scheduler.cron import Alarm
-from ledgerd.scheduler.importer import Identities, ImportSummary
+from ledgerd.scheduler.importer import Identities, ImportSummary, Progress
 from ledgerd.scheduler.scoring import Scoring
 from ledgerd.storage.engine import Engine
 from ledgerd.storage.files import open_memory
@@ -100,7 +100,7 @@ class Service:
         """Close everything, in the opposite order of opening."""
         await self.stack.aclose()
 
-    async def import_transactions(self, path: Path, progress: Callable[[int, int], None]) -> ImportSummary:
+    async def import_transactions(self, path: Path, progress: Progress) -> ImportSummary:
         """Import a CSV of bank history, then score whom it touches; raises ImportFailed."""
         return await self.scoring.import_now(path, progress)
 

@@ -34,7 +34,7 @@ from ledgerd.scheduler.rejects import RejectsFile
 
 _ANSWERS = msgspec.msgpack.Decoder(Answer)
 
-Progress = Callable[[int, int], None]  # bytes done, bytes in all
+Progress = Callable[[int, int, int], None]  # bytes done, bytes in all, rows a second
 
 
 class NamedStore(Protocol):
@@ -71,6 +71,8 @@ class ImportSummary(msgspec.Struct, frozen=True):
     rows_imported: int
     rows_rejected: int
     rejects_path: str | None
+    seconds: float
+    rows_per_s: int
 
 
 async def import_file(
@@ -93,7 +95,7 @@ async def import_file(
         while not run.is_finished:
             await run.take(await _next_answer(process, path))
             if on_progress is not None:
-                on_progress(run.bytes_done, max(run.bytes_done, run.size_bytes))
+                on_progress(run.bytes_done, max(run.bytes_done, run.size_bytes), run.rows_per_s)
     return run.summary()
 
 
@@ -121,6 +123,17 @@ class _Run:
         self._import_id: int | None = None
         self._rows_imported = 0
         self._rows_rejected = 0
+        self._started_s = time_s()
+
+    @property
+    def seconds(self) -> float:
+        """Since the import began; never below 0, whatever is done to the clock."""
+        return max(0.0, self._time_s() - self._started_s)
+
+    @property
+    def rows_per_s(self) -> int:
+        """The speed so far, rejected rows included."""
+        return int((self._rows_imported + self._rows_rejected) / (self.seconds or 1.0))
 
     async def take(self, message: Answer) -> None:
         """Make one answer durable."""
@@ -155,7 +168,14 @@ class _Run:
         rejects_path = str(self._rejects.path) if self._rows_rejected else None
         is_new = self._import_id is not None
         return ImportSummary(
-            str(self._path), is_new, self.bytes_done, self._rows_imported, self._rows_rejected, rejects_path
+            str(self._path),
+            is_new,
+            self.bytes_done,
+            self._rows_imported,
+            self._rows_rejected,
+            rejects_path,
+            round(self.seconds, 3),
+            self.rows_per_s,
         )
 
     async def _begin(self) -> None:

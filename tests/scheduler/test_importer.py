@@ -68,12 +68,12 @@ def path(tmp_path: Path) -> Path:
 async def test_a_file_is_imported_once(store: SqliteStore, path: Path) -> None:
     content = HEADER + row("1") + row("1") + row("2")
     write(path, content)
-    progress: list[tuple[int, int]] = []
-    summary = await run(store, path, on_progress=lambda done, size: progress.append((done, size)))
+    progress: list[tuple[int, int, int]] = []
+    summary = await run(store, path, on_progress=lambda *step: progress.append(step))
     size = len(content)
-    assert summary == ImportSummary(str(path), True, size, 3, 0, None)
-    assert progress[0] == (len(HEADER), size)
-    assert progress[-1] == (size, size)
+    assert summary == ImportSummary(str(path), True, size, 3, 0, None, 0.0, 3)
+    assert progress[0] == (len(HEADER), size, 0)
+    assert progress[-1] == (size, size, 3)
     assert store.amounts() == [100, 100, 200]
     assert not has_rejects(path)
     copied = Path(shutil.copy(path, f"{path}.copied"))
@@ -85,6 +85,16 @@ async def test_a_file_is_imported_once(store: SqliteStore, path: Path) -> None:
         1,
         1_700_000_000_000,
     )
+
+
+async def test_it_says_how_fast_it_went(store: SqliteStore, path: Path) -> None:
+    write(path, HEADER + row("1") * 7 + "bad\n")
+    seconds = iter((100.0, *[104.0] * 20))
+    summary = await import_file(store, AADHAAR, path, lambda: next(seconds))
+    assert (summary.seconds, summary.rows_per_s) == (4.0, 2)
+    write(path, HEADER + row("2"))
+    seconds = iter((100.0, *[90.0] * 20))  # the clock was set back
+    assert (await import_file(store, AADHAAR, path, lambda: next(seconds))).seconds == 0.0
 
 
 async def test_a_grown_file_gives_its_tail_alone(store: SqliteStore, path: Path) -> None:
@@ -171,7 +181,7 @@ async def test_a_kill_at_any_point_loses_and_doubles_nothing(
     ]
     taken = 0
 
-    def cut_off(_done: int, _size: int) -> None:
+    def cut_off(*_: int) -> None:
         nonlocal taken
         taken += 1
         if taken == answers_taken:
@@ -232,7 +242,7 @@ async def test_a_cancelled_import_ends_its_process(
 
     monkeypatch.setattr(importer.asyncio, "create_subprocess_exec", remember)
     begun = asyncio.Event()
-    task = asyncio.create_task(run(store, path, on_progress=lambda done, size: begun.set()))
+    task = asyncio.create_task(run(store, path, on_progress=lambda *_: begun.set()))
     await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
