@@ -115,6 +115,7 @@ class Service:
             self._begin(self._catch_up())
         scoring = Alarm("scoring", config.scheduler.scoring_cron, config.clock.zone, self.scoring.refresh)
         self.stack.push_async_callback(scoring.close)
+        self.scoring.watch(lambda: asyncio.sleep(config.scoring.watch_s))
 
     async def _tonight(self) -> None:
         await self.store.write("save_clock", "system", self.services.clock.today())

@@ -195,6 +195,7 @@ class Scoring(Section, frozen=True):
     """How a bank history becomes a score."""
 
     transactions_csv: str = ""
+    watch_s: Seconds = 2
     base_balance: Rupees = "10000.00"
     step_balance: Rupees = "15000.00"
     step_points: Score = 10

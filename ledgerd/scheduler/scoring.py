@@ -2,13 +2,15 @@
 
 What holds: one refresh at a time, whoever asks; no borrower gets a first score while an import runs; nothing
 is read while nothing happens. An import that fails is logged and kept in `last_error`; who is pending is
-scored all the same, from what is stored. Built by app.py; woken by registration, refreshed by the cron.
+scored all the same, from what is stored. Built by app.py; woken by registration, refreshed by the cron and by
+the watch over the file.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -48,9 +50,11 @@ class Scoring:
         self._time_s = time_s
         self._woken = asyncio.Event()
         self._scoring = asyncio.Lock()
+        self._looked: FileStamp | None = None  # as the last refresh found the file, whatever came of it
         self._imported: FileStamp | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._waking: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Refresh in the background, and score whoever registers from then on."""
@@ -59,9 +63,20 @@ class Scoring:
         self._waking = asyncio.get_running_loop().create_task(self._score_when_woken())
         self._waking.add_done_callback(_tell_if_failed)
 
+    def watch(self, wait: Callable[[], Awaitable[object]]) -> None:
+        """Look at the CSV after each `wait`, and refresh when it has changed.
+
+        A file that is still being written is left until it stands still for one look; the cron takes it all
+        the same.
+        """
+        if self._csv_path is not None:
+            watching = self._watch(self._csv_path, wait)
+            self._watching = asyncio.get_running_loop().create_task(watching)
+            self._watching.add_done_callback(_tell_if_failed)
+
     async def close(self) -> None:
         """Stop; an import under way is cut off and goes on at the next start."""
-        tasks = [task for task in (self._waking, self._refreshing) if task is not None]
+        tasks = [task for task in (self._waking, self._watching, self._refreshing) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -96,9 +111,22 @@ class Scoring:
                 await self._import_if_changed(self._csv_path)
             await score_all(self._store, self._rules)
 
+    async def _watch(self, path: Path, wait: Callable[[], Awaitable[object]]) -> None:
+        before: FileStamp | None = None
+        while True:
+            await wait()
+            stamp: FileStamp | None = None
+            with suppress(OSError):  # the refresh says so when a file is missing
+                stamp = await asyncio.to_thread(_stamp, path)
+            if stamp is not None and stamp == before and stamp != self._looked:
+                with suppress(Exception):  # the refresh has told it; the next look is taken all the same
+                    await self.refresh()
+            before = stamp
+
     async def _import_if_changed(self, path: Path) -> None:
+        self._looked = None
         try:
-            stamp = await asyncio.to_thread(_stamp, path)
+            stamp = self._looked = await asyncio.to_thread(_stamp, path)
             if stamp == self._imported:
                 return
             summary = await import_file(self._store, self._identities, path, self._time_s)

@@ -104,6 +104,71 @@ async def test_a_grown_file_scores_those_it_touches_again(store: SqliteStore, pa
     assert store.scores() == {0: 311, 1: 320, 2: 300}
 
 
+class Looks:
+    """Lets a watch look once and no more; `look` returns when it has done all that it had to do."""
+
+    def __init__(self) -> None:
+        self._waits, self._goes_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(self) -> None:
+        self._waits.set()
+        await self._goes_on.wait()
+        self._goes_on.clear()
+
+    async def look(self) -> None:
+        async with asyncio.timeout(60):
+            await self._waits.wait()
+            self._waits.clear()
+            self._goes_on.set()
+            await self._waits.wait()
+
+
+async def test_a_file_that_has_changed_is_imported_when_it_stands_still(
+    store: SqliteStore, path: Path, make: Make
+) -> None:
+    scoring, looks = make(), Looks()
+    store.register(0, IDS[0])
+    with capture_logs():
+        await scoring.refresh()
+    scoring.watch(looks.wait)
+    await looks.look()  # there is no file yet
+    text = HEADER
+    for amount, score in (("25000", 310), ("15000", 320)):
+        for part in ("bad\n", credit(IDS[0], amount)):  # still being written
+            text += part
+            write(path, text)
+            await looks.look()
+        assert store.scores() == {0: score - 10}
+        await looks.look()
+        assert store.scores() == {0: score}
+    store.calls.clear()
+    for _ in range(3):
+        await looks.look()
+    assert store.calls == []
+    os.remove(path)  # noqa: PTH107
+    await looks.look()
+    write(path, "no such csv\n")
+    with capture_logs() as logs:
+        for _ in range(4):
+            await looks.look()
+    assert [line["event"] for line in logs] == ["transactions_not_imported"]  # tried once
+    assert scoring.last_error is not None
+
+
+async def test_a_watch_outlives_a_refresh_that_failed(store: SqliteStore, path: Path, make: Make) -> None:
+    scoring, looks = make(behind=FailsAt(store, "pending_users")), Looks()
+    scoring.watch(looks.wait)
+    store.register(0, IDS[0])
+    with capture_logs() as logs:
+        for text, score in ((credit(IDS[0], "25000"), None), (credit(IDS[0], "40000"), 330)):
+            write(path, HEADER + text)
+            for _ in range(2):
+                await looks.look()
+            assert store.scores() == {0: score}
+    told = ["transactions_imported", "scoring_failed", "transactions_imported"]
+    assert [line["event"] for line in logs] == told
+
+
 async def test_nobody_is_scored_from_half_an_import(store: SqliteStore, path: Path, make: Make) -> None:
     class Watched:
         """Lets a borrower register, and wakes the scoring, at each batch of the import."""
