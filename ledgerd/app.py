@@ -187,7 +187,12 @@ async def _compose(service: Service, *, background: bool) -> None:
     )
     await accounts.load_revocations()
     service.scoring = scoring = Scoring(
-        store, identities, score_rules(config), config.scoring.transactions_path, chance.time_s
+        store,
+        identities,
+        score_rules(config),
+        config.scoring.transactions_path,
+        config.scoring.rejects_bytes,
+        chance.time_s,
     )
     await store.write("use_score_rules", *msgspec.structs.astuple(score_rules(config)))
     if background:

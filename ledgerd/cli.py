@@ -178,7 +178,9 @@ def import_transactions(file: Path, config: ConfigOption = None) -> None:
     summary = command(settings(config), "import_transactions", {"path": str(file.absolute())}, "importing")
     show_json(summary)
     if summary["rows_rejected"]:
-        typer.echo(f"{summary['rows_rejected']:,} rows rejected: see {summary['rejects_path']}", err=True)
+        full = f" (full: {left_out:,} are left out)" if (left_out := summary["rejects_left_out"]) else ""
+        rejected, rejects_path = summary["rows_rejected"], summary["rejects_path"]
+        typer.echo(f"{rejected:,} rows rejected: see {rejects_path}{full}", err=True)
 
 
 @app.command()

@@ -196,6 +196,7 @@ class Scoring(Section, frozen=True):
 
     transactions_csv: str = ""
     watch_s: Seconds = 2
+    rejects_bytes: Annotated[int, Meta(ge=4096, le=1_000_000_000_000)] = 104_857_600
     base_balance: Rupees = "10000.00"
     step_balance: Rupees = "15000.00"
     step_points: Score = 10

@@ -234,6 +234,13 @@ def test_import_says_how_fast_it_went_and_where_the_rejects_are(either: Path, tm
     finished = ledgerd_here(*command)
     assert answer(finished)["rows_rejected"] == 1200
     assert finished.stderr == f"1,200 rows rejected: see {csv}.rejects.csv\n"
+    with csv.open("a") as file:
+        file.write("x1,2026-01-01,CREDIT,much\n" * 1000)
+    assert (csv.parent / "history.csv.rejects.csv").stat().st_size > 100_000
+    bounded = ledgerd_here(*command, LEDGERD_SCORING_REJECTS_BYTES="100000")
+    if either.parent == tmp_path:  # what serves has a setting of its own
+        assert answer(bounded)["rejects_left_out"] == 1000
+        assert bounded.stderr.endswith(".rejects.csv (full: 1,000 are left out)\n")
 
 
 def test_import_of_what_is_no_history(either: Path, tmp_path: Path):

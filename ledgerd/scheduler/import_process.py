@@ -44,8 +44,11 @@ CHUNK_BYTES: Final = 128 * 1024  # some 2,500 rows: one transaction of the store
 HEADER_BYTES_MAX: Final = RECORD_BYTES_MAX
 REJECT_CHARACTERS_MAX: Final = 1000
 
-# Nine or more digits in a row, or an Aadhaar number as it is printed; all but the last four are masked.
-_NUMBERS: Final = re.compile(r"\d{9,}|\d{4}([ -])\d{4}\1\d{4}")
+# What is masked but for its last four digits: twelve or more digits, whatever stands between them but letters
+# and what parts a CSV's fields; twelve in three fields; nine or more in a row.
+_NUMBERS: Final = re.compile(
+    r"\d(?:(?:[^\w,\"]|_){0,16}\d){11,}|(?<!\d)\d{4}(?:[\W_]{1,8}\d{4}){2}(?!\d)|\d{9,}"
+)
 _DIGIT_BEFORE_THE_LAST_FOUR: Final = re.compile(r"\d(?=(?:[^\d]*\d){4})")
 
 Send = Callable[[msgspec.Struct], None]
@@ -98,8 +101,8 @@ def open_regular(path: str) -> FileIO:
 
 
 def mask_numbers(text: str) -> str:
-    """Mask every run of nine or more digits, and Aadhaar numbers as they are printed, but for the last four
-    digits.
+    """Mask every run of nine or more digits, and of twelve or more with anything but letters between them, up
+    to the last four.
     """
     return _NUMBERS.sub(lambda match: _DIGIT_BEFORE_THE_LAST_FOUR.sub("X", match[0]), text)
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -31,6 +31,8 @@ from ledgerd.scheduler.import_protocol import (
     framed,
 )
 from ledgerd.scheduler.rejects import RejectsFile
+
+T = TypeVar("T")
 
 _ANSWERS = msgspec.msgpack.Decoder(Answer)
 
@@ -63,7 +65,10 @@ class ImportFailed(Exception):
 
 
 class ImportSummary(msgspec.Struct, frozen=True):
-    """What one import did; `is_new` is False when the content was known already and nothing was done."""
+    """What one import did; `is_new` is False when the content was known already and nothing was done.
+
+    `rejects_left_out` is how many rejected rows found no room in the rejects file.
+    """
 
     path: str
     is_new: bool
@@ -71,6 +76,7 @@ class ImportSummary(msgspec.Struct, frozen=True):
     rows_imported: int
     rows_rejected: int
     rejects_path: str | None
+    rejects_left_out: int
     seconds: float
     rows_per_s: int
 
@@ -79,10 +85,11 @@ async def import_file(
     store: NamedStore,
     identities: Identities,
     path: Path,
+    rejects_bytes: int,
     time_s: Callable[[], float],
     on_progress: Progress | None = None,
 ) -> ImportSummary:
-    """Import what is new in a file. `time_s` gives Unix seconds.
+    """Import what is new in a file. `rejects_bytes` bounds its rejects file; `time_s` gives Unix seconds.
 
     Raises ImportFailed when the file can't be read, is no such CSV, or another import gets in the way.
     """
@@ -90,7 +97,8 @@ async def import_file(
     answer = await store.read("known_imports")
     known = msgspec.convert(answer["imports"], list[KnownImport])
     request = Request(str(path), identities.kind, identities.index_key, known)
-    run = _Run(store, path, {entry.import_id: entry for entry in known}, answer["last_id"], time_s)
+    rejects = RejectsFile(path, rejects_bytes)
+    run = _Run(store, path, rejects, {entry.import_id: entry for entry in known}, answer["last_id"], time_s)
     async with _importing_process(request) as process:
         while not run.is_finished:
             await run.take(await _next_answer(process, path))
@@ -106,6 +114,7 @@ class _Run:
         self,
         store: NamedStore,
         path: Path,
+        rejects: RejectsFile,
         known: dict[int, KnownImport],
         last_id: int,
         time_s: Callable[[], float],
@@ -118,11 +127,12 @@ class _Run:
         self._known = known
         self._last_id = last_id
         self._time_s = time_s
-        self._rejects = RejectsFile(path)
+        self._rejects = rejects
         self._started: Started | None = None
         self._import_id: int | None = None
         self._rows_imported = 0
         self._rows_rejected = 0
+        self._rejects_left_out = 0
         self._started_s = time_s()
 
     @property
@@ -174,6 +184,7 @@ class _Run:
             self._rows_imported,
             self._rows_rejected,
             rejects_path,
+            self._rejects_left_out,
             round(self.seconds, 3),
             self.rows_per_s,
         )
@@ -224,13 +235,14 @@ class _Run:
 
     async def _keep(self, rejects: list[Reject]) -> None:
         if rejects:
-            await self._to_rejects(lambda: self._rejects.append(rejects))
+            written = await self._to_rejects(lambda: self._rejects.append(rejects))
             self._rows_rejected += len(rejects)
+            self._rejects_left_out += len(rejects) - written
 
-    async def _to_rejects(self, work: Callable[[], None]) -> None:
+    async def _to_rejects(self, work: Callable[[], T]) -> T:
         """Rejects that can't be written stop the import: none may be lost."""
         try:
-            await asyncio.to_thread(work)
+            return await asyncio.to_thread(work)
         except OSError as error:
             raise ImportFailed(f"{self._rejects.path}: {error.strerror}") from None
 

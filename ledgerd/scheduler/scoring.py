@@ -32,7 +32,10 @@ FileStamp = tuple[int, int, int, int]
 
 
 class Scoring:
-    """The scores of one service. `time_s` gives Unix seconds; without `csv_path` nothing is imported."""
+    """The scores of one service. `rejects_bytes` bounds each rejects file, `time_s` gives Unix seconds.
+
+    Without `csv_path` nothing is imported by itself.
+    """
 
     def __init__(
         self,
@@ -40,6 +43,7 @@ class Scoring:
         identities: Identities,
         rules: ScoreRules,
         csv_path: Path | None,
+        rejects_bytes: int,
         time_s: Callable[[], float],
     ) -> None:
         self.last_error: str | None = None
@@ -47,6 +51,7 @@ class Scoring:
         self._rules = rules
         self._csv_path = csv_path
         self._identities = identities
+        self._rejects_bytes = rejects_bytes
         self._time_s = time_s
         self._woken = asyncio.Event()
         self._scoring = asyncio.Lock()
@@ -96,7 +101,13 @@ class Scoring:
         """Import another file, after what is under way, and score whom it touches; raises ImportFailed."""
         async with self._scoring:
             return await import_and_score(
-                self._store, self._identities, self._rules, path, self._time_s, on_progress
+                self._store,
+                self._identities,
+                self._rules,
+                path,
+                self._rejects_bytes,
+                self._time_s,
+                on_progress,
             )
 
     def _begin_refresh(self) -> asyncio.Task[None]:
@@ -129,7 +140,9 @@ class Scoring:
             stamp = self._looked = await asyncio.to_thread(_stamp, path)
             if stamp == self._imported:
                 return
-            summary = await import_file(self._store, self._identities, path, self._time_s)
+            summary = await import_file(
+                self._store, self._identities, path, self._rejects_bytes, self._time_s
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, who is pending is scored all the same
             reason = f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)
             if reason != self.last_error:  # a file that stays away is told once
@@ -145,6 +158,7 @@ class Scoring:
                 rows_imported=summary.rows_imported,
                 rows_rejected=summary.rows_rejected,
                 rejects_file=summary.rejects_path,
+                rejects_left_out=summary.rejects_left_out,
             )
 
     async def _score_when_woken(self) -> None:
@@ -163,11 +177,12 @@ async def import_and_score(
     identities: Identities,
     rules: ScoreRules,
     path: Path,
+    rejects_bytes: int,
     time_s: Callable[[], float],
     on_progress: Progress | None = None,
 ) -> ImportSummary:
     """Import one file, then score whom it touches and who is pending; raises ImportFailed."""
-    summary = await import_file(store, identities, path, time_s, on_progress)
+    summary = await import_file(store, identities, path, rejects_bytes, time_s, on_progress)
     await score_all(store, rules)
     return summary
 

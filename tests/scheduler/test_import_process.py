@@ -160,9 +160,23 @@ def test_rejects_have_their_line_reason_and_a_masked_row(tmp_path: Path) -> None
         ("12345678", "12345678"),
         ("123456789", "XXXXX6789"),
         ("a234123412346b", "aXXXXXXXX2346b"),
-        ("2341-2341-2346 2024-01-01", "XXXX-XXXX-2346 2024-01-01"),
+        ("2341-2341-2346 2024-01-01", "XXXX-XXXX-XXXX XXXX-01-01"),
         ("２３４１２３４１２３４６", "XXXXXXXX２３４６"),
         ("1" * 40, "X" * 36 + "1111"),
+        ("2341.2341.2346", "XXXX.XXXX.2346"),
+        ("2341_2341_2346", "XXXX_XXXX_2346"),
+        ("2341 23412346", "XXXX XXXX2346"),
+        ("23412341-2346", "XXXXXXXX-2346"),
+        ("2341\t2341\t2346", "XXXX\tXXXX\t2346"),
+        ("2341\u00a02341\u200b2346", "XXXX\u00a0XXXX\u200b2346"),
+        ("2341 - 2341 - 2346", "XXXX - XXXX - 2346"),
+        ("234 123 412 346", "XXX XXX XX2 346"),
+        ("2 3 4 1 2 3 4 1 2 3 4 6", "X X X X X X X X 2 3 4 6"),
+        ("2341,2341,2346,2024-01-01", "XXXX,XXXX,2346,2024-01-01"),
+        ('"2341","2341","2346"', '"XXXX","XXXX","2346"'),
+        ("2341;2341;2346;2024-01-01", "XXXX;XXXX;XXXX;XXXX-01-01"),
+        ("2024-01-01,CREDIT,1234567.89", "2024-01-01,CREDIT,1234567.89"),
+        ("2024-01-01,DEBIT,10.00,20.00", "2024-01-01,DEBIT,10.00,20.00"),
     ],
 )
 def test_masking(text: str, masked: str) -> None:
@@ -262,3 +276,37 @@ def test_a_row_of_many_megabytes_takes_no_memory(tmp_path: Path) -> None:
     assert batch.digest == hashlib.sha256(path.read_bytes()).digest()
     assert (len(rows(batch)), [reject[0] for reject in batch.rejects]) == (1, [2])
     assert peak_bytes < 3_000_000
+
+
+# A process's peak counts from its fork on, so that its parent has to be a small one.
+MEASURED = """
+import resource, subprocess, sys
+subprocess.run([sys.executable, "-m", "ledgerd.scheduler.import_process"], check=True)
+sys.stderr.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+"""
+
+
+@pytest.mark.parametrize("start", [b"", b'"'])
+def test_a_row_of_hundreds_of_megabytes_is_one_reject_in_bounded_memory(tmp_path: Path, start: bytes) -> None:
+    path = tmp_path / "bank.csv"
+    with path.open("wb") as file:
+        file.write(HEADER + start)
+        file.truncate(300_000_000)  # a hole: it takes no room on the disk, and reads as NUL bytes
+    request = Request(str(path), "aadhaar", INDEX_KEY, [])
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", MEASURED], **pipes) as process:
+        assert process.stdin is not None
+        process.stdin.write(framed(request))
+        process.stdin.flush()  # and stays open: at its end the importing process would end, too
+        assert process.stdout is not None
+        assert process.stderr is not None
+        told, peak_kib = process.stdout.read(), int(process.stderr.read())
+    finished = None
+    while told:
+        length = int.from_bytes(told[:LENGTH_BYTES], "big") + LENGTH_BYTES
+        finished, told = msgspec.msgpack.decode(told[LENGTH_BYTES:length], type=Answer), told[length:]
+    assert isinstance(finished, Finished)
+    assert finished.bytes_done == 300_000_000
+    assert finished.tail is not None
+    assert [reject[:2] for reject in finished.tail.rejects] == [(2, "the row is longer than 65536 bytes")]
+    assert peak_kib * 1024 < 80_000_000

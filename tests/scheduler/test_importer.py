@@ -35,8 +35,8 @@ def time_s() -> float:
     return 1_700_000_000.0
 
 
-async def run(store: Any, path: Path, **options: Any) -> ImportSummary:
-    return await import_file(store, AADHAAR, path, time_s, **options)
+async def run(store: Any, path: Path, rejects_bytes: int = 1_000_000, **options: Any) -> ImportSummary:
+    return await import_file(store, AADHAAR, path, rejects_bytes, time_s, **options)
 
 
 def rejects_of(path: Path) -> Path:
@@ -71,7 +71,7 @@ async def test_a_file_is_imported_once(store: SqliteStore, path: Path) -> None:
     progress: list[tuple[int, int, int]] = []
     summary = await run(store, path, on_progress=lambda *step: progress.append(step))
     size = len(content)
-    assert summary == ImportSummary(str(path), True, size, 3, 0, None, 0.0, 3)
+    assert summary == ImportSummary(str(path), True, size, 3, 0, None, 0, 0.0, 3)
     assert progress[0] == (len(HEADER), size, 0)
     assert progress[-1] == (size, size, 3)
     assert store.amounts() == [100, 100, 200]
@@ -90,11 +90,11 @@ async def test_a_file_is_imported_once(store: SqliteStore, path: Path) -> None:
 async def test_it_says_how_fast_it_went(store: SqliteStore, path: Path) -> None:
     write(path, HEADER + row("1") * 7 + "bad\n")
     seconds = iter((100.0, *[104.0] * 20))
-    summary = await import_file(store, AADHAAR, path, lambda: next(seconds))
+    summary = await import_file(store, AADHAAR, path, 9_999, lambda: next(seconds))
     assert (summary.seconds, summary.rows_per_s) == (4.0, 2)
     write(path, HEADER + row("2"))
     seconds = iter((100.0, *[90.0] * 20))  # the clock was set back
-    assert (await import_file(store, AADHAAR, path, lambda: next(seconds))).seconds == 0.0
+    assert (await import_file(store, AADHAAR, path, 9_999, lambda: next(seconds))).seconds == 0.0
 
 
 async def test_a_grown_file_gives_its_tail_alone(store: SqliteStore, path: Path) -> None:
@@ -267,10 +267,41 @@ async def test_a_file_that_cannot_be_imported_says_why_and_changes_nothing(
 
 async def test_rejects_that_cannot_be_written_stop_the_import(store: SqliteStore, path: Path) -> None:
     write(path, HEADER + "bad\n" + row("1"))
-    os.mkdir(rejects_of(path))  # noqa: PTH102
-    with pytest.raises(ImportFailed, match="rejects"):
+    os.symlink(path, rejects_of(path))  # noqa: PTH211
+    with pytest.raises(ImportFailed, match=r"rejects\.csv: not a regular file"):
         await run(store, path)
+    assert read_lines(path) == [HEADER, "bad\n", row("1")]
     assert store.rows() == []
+    assert store.calls == ["known_imports"]
+
+
+async def test_rejects_beyond_the_bound_are_counted(store: SqliteStore, path: Path) -> None:
+    write(path, HEADER + f"{'x' * 40}\n" * 500 + row("1"))
+    summary = await run(store, path, rejects_bytes=4096)
+    written = len(reject_lines(path)) - 1
+    assert (summary.rows_imported, summary.rows_rejected) == (1, 500)
+    assert summary.rejects_left_out == 500 - written > 400
+    assert store.conn.execute("SELECT rows_rejected FROM imports").fetchone() == (500,)
+
+
+async def test_a_file_is_read_by_whatever_path_it_is_named(store: SqliteStore, path: Path) -> None:
+    folder = path.parent / "folder"
+    os.mkdir(folder)  # noqa: PTH102
+    write(path, HEADER + row("1") + "bad\n")
+    os.symlink(path, folder / "link.csv")  # noqa: PTH211
+    assert (await run(store, folder / "link.csv")).rows_imported == 1
+    assert reject_lines(folder / "link.csv") == [3]
+    assert not has_rejects(path)
+    assert (await run(store, folder / ".." / path.name)).is_new is False
+
+
+@pytest.mark.parametrize("content", ["root:x:0:0:root\n", '"root:x\n', "root:x\xff\n", "id," * 30_000])
+async def test_an_error_shows_nothing_of_the_file(store: SqliteStore, path: Path, content: str) -> None:
+    write(path, content.encode("latin-1"))
+    with pytest.raises(ImportFailed) as caught:
+        await run(store, path.parent / ".." / path.parent.name / path.name)
+    told = str(caught.value).partition(path.name)[2]
+    assert not any(word in told for word in ("root", "id,id", "x:0"))
 
 
 async def test_no_identity_number_is_left_in_the_clear(

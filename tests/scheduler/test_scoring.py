@@ -20,6 +20,7 @@ from tests.scheduler.conftest import INDEX_KEY, SqliteStore, write
 
 RULES = ScoreRules(base_paise=10_000_00, step_paise=15_000_00, step_points=10, min_score=300, max_score=900)
 AADHAAR = Identities("aadhaar", INDEX_KEY)
+REJECTS_BYTES = 1_000_000
 IDS = ["234123412346", "999999990019", "499118665246"]
 HEADER = "user,date,transaction_type,amount\n"
 
@@ -45,7 +46,7 @@ async def make(store: SqliteStore, path: Path) -> AsyncIterator[Make]:
     made: list[Scoring] = []
 
     def new(csv_path: Path | None = path, behind: Any = store) -> Scoring:
-        made.append(Scoring(behind, AADHAAR, RULES, csv_path, time_s))
+        made.append(Scoring(behind, AADHAAR, RULES, csv_path, REJECTS_BYTES, time_s))
         return made[-1]
 
     yield new
@@ -285,7 +286,7 @@ async def test_rescoring_goes_on_after_a_kill(
         store.register(number, identity)
     await make(None).refresh()
     write(path, HEADER + "".join(credit(identity, "25000") for identity in IDS * 2))
-    await scoring_module.import_file(store, AADHAAR, path, time_s)  # and then the kill
+    await scoring_module.import_file(store, AADHAAR, path, REJECTS_BYTES, time_s)  # and then the kill
     assert store.scores() == {0: 300, 1: 300, 2: 300}
     await make(None).refresh()
     assert store.scores() == {0: 320, 1: 320, 2: 320}
@@ -295,7 +296,7 @@ async def test_rescoring_goes_on_after_a_kill(
 async def test_a_command_imports_and_scores(store: SqliteStore, path: Path) -> None:
     store.register(0, IDS[0])
     write(path, HEADER + credit(IDS[0], "25000"))
-    summary = await import_and_score(store, AADHAAR, RULES, path, time_s)
+    summary = await import_and_score(store, AADHAAR, RULES, path, REJECTS_BYTES, time_s)
     assert summary.rows_imported == 1
     assert store.scores() == {0: 310}
 
