@@ -119,6 +119,7 @@ def _not_ours() -> OSError:
 
 
 def _inert(cell: str) -> str:
+    cell = cell.replace("\0", "\ufffd")  # which neither we nor a spreadsheet would read back
     return "'" + cell if cell.startswith(_FORMULA_STARTS) else cell
 
 

@@ -8,7 +8,9 @@ import asyncio
 import csv
 import os
 import shutil
+import signal
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -229,18 +231,24 @@ async def test_two_imports_of_one_file_at_once_count_each_row_once(store: Sqlite
     assert len(store.rows()) == 6000
 
 
-async def test_a_cancelled_import_ends_its_process(
-    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_sample(path, 300, seed=6, rows_each=40)
-    spawned: list[asyncio.subprocess.Process] = []
+@pytest.fixture
+def spawned(monkeypatch: pytest.MonkeyPatch) -> list[asyncio.subprocess.Process]:
+    """The importing processes, as they come."""
+    processes: list[asyncio.subprocess.Process] = []
     spawn = asyncio.create_subprocess_exec
 
     async def remember(*args: Any, **options: Any) -> asyncio.subprocess.Process:
-        spawned.append(await spawn(*args, **options))
-        return spawned[-1]
+        processes.append(await spawn(*args, **options))
+        return processes[-1]
 
     monkeypatch.setattr(importer.asyncio, "create_subprocess_exec", remember)
+    return processes
+
+
+async def test_a_cancelled_import_ends_its_process(
+    store: SqliteStore, path: Path, spawned: list[asyncio.subprocess.Process]
+) -> None:
+    write_sample(path, 300, seed=6, rows_each=40)
     begun = asyncio.Event()
     task = asyncio.create_task(run(store, path, on_progress=lambda *_: begun.set()))
     await begun.wait()
@@ -248,6 +256,39 @@ async def test_a_cancelled_import_ends_its_process(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert spawned[0].returncode is not None
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_process_is_killed_again_and_again(
+    store: SqliteStore, path: Path, spawned: list[asyncio.subprocess.Process], seed: int
+) -> None:
+    write_sample(path, 300, seed, rows_each=100)
+    lines = read_lines(path)
+    chance = Random(seed)
+    bad_lines = sorted(chance.sample(range(2, len(lines) + 1), 200))
+    for number in bad_lines:
+        lines[number - 1] = f"bad {number}\n"
+    write(path, "".join(lines))
+
+    def kill_sometimes(done: int, size: int, _rows_per_s: int) -> None:
+        if done < size / 2 and chance.random() < 0.4:  # what a pipe holds is less than the other half
+            os.kill(spawned[-1].pid, signal.SIGKILL)
+
+    while True:
+        try:
+            summary = await run(store, path, on_progress=kill_sometimes)
+        except ImportFailed as error:
+            assert "the importing process ended before the file did" in str(error)  # noqa: PT017
+        else:
+            break
+    assert summary.is_new
+    assert len(spawned) > 2
+    good = [line.split(",")[3] for line in lines[1:] if not line.startswith("bad")]
+    assert store.amounts() == sorted(int(amount.replace(".", "")) for amount in good)
+    assert reject_lines(path) == bad_lines
+    assert store.conn.execute("SELECT rows_imported, rows_rejected FROM imports").fetchall() == [
+        (len(good), len(bad_lines))
+    ]
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,13 @@ def test_is_cut_back_to_a_line(rejects: RejectsFile, line: int, kept: list[str])
     assert [row[0] for row in lines(rejects.path)] == ["line", *kept, "6"]
 
 
+@pytest.mark.parametrize("row", ["\0", "a\rb", "a\r\nb", "\n" * 99, '"', '"x"y', "\ufffd", "=1", "x" * 1000])
+def test_whatever_was_rejected_is_read_back(rejects: RejectsFile, row: str) -> None:
+    rejects.append([(2, "a", row), (300, "b", row), (600, "c", row)])
+    rejects.keep_through(599)
+    assert [cells[0] for cells in lines(rejects.path)] == ["line", "2", "300"]
+
+
 def test_a_line_that_was_cut_off_goes(rejects: RejectsFile) -> None:
     rejects.append([(2, "a", "x"), (3, "b", "y,z")])
     rejects.path.write_bytes(rejects.path.read_bytes()[:-4])
