@@ -34,6 +34,9 @@ from ledgerd.scheduler.rejects import RejectsFile
 
 T = TypeVar("T")
 
+BATCH_BYTES = 512 * 1024  # of the CSV, some 12,000 rows: one transaction of the store
+PIPE_BYTES = 1024 * 1024  # what is read ahead of the store: a batch, so that neither waits for the other
+
 _ANSWERS = msgspec.msgpack.Decoder(Answer)
 
 Progress = Callable[[int, int, int], None]  # bytes done, bytes in all, rows a second
@@ -96,7 +99,7 @@ async def import_file(
     path = path.absolute()  # noqa: ASYNC240 - looks at no disk
     answer = await store.read("known_imports")
     known = msgspec.convert(answer["imports"], list[KnownImport])
-    request = Request(str(path), identities.kind, identities.index_key, known)
+    request = Request(str(path), identities.kind, identities.index_key, known, BATCH_BYTES)
     rejects = RejectsFile(path, rejects_bytes)
     run = _Run(store, path, rejects, {entry.import_id: entry for entry in known}, answer["last_id"], time_s)
     async with _importing_process(request) as process:
@@ -265,6 +268,7 @@ async def _importing_process(request: Request) -> AsyncIterator[asyncio.subproce
         "ledgerd.scheduler.import_process",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        limit=PIPE_BYTES,
     )
     try:
         assert process.stdin is not None

@@ -1,32 +1,50 @@
 """Named reads and writes of the bank history: imports with their watermarks, and the scores that follow from
 it.
 
-What holds: rows and watermark of a batch are written together; a batch is refused unless the import stands
-where the batch begins, so that two importers never count a row twice. `meta.scored_through` is the last
-transaction whose borrower has been scored again since. Called by name through the store:
-scheduler/importer.py, scheduler/scoring.py, `verify`.
+What holds: rows, balances and watermark of a batch are written together; a batch is refused unless the import
+stands where the batch begins, so that two importers never count a row twice. Rows are appended, and have no
+index: `balances` has the sum of each bank history's rows. `meta.scored_through` is the last transaction whose
+borrower has been scored again since. Called by name through the store: scheduler/importer.py,
+scheduler/scoring.py, `verify`.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
+from heapq import merge
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
 
 from ledgerd.domain.scoring import ScoreRules, score
 
-# The largest amounts, 9,224 times one person's, would overflow SQLite's sum: it is taken in halves.
-_LOW_BITS: Final = 20
-_BALANCES: Final = f"""
-    SELECT v.user_id, t.kind, SUM(t.amount_paise >> {_LOW_BITS}), SUM(t.amount_paise & {(1 << _LOW_BITS) - 1})
-    FROM vault v CROSS JOIN transactions t ON t.identity_key = v.identity_key
-    WHERE v.user_id IN (SELECT value FROM json_each(?))
-    GROUP BY v.user_id, t.kind
+# The largest amounts, 9,224 times one person's, would overflow SQLite's integers: sums are kept in two parts.
+_CRORE_PAISE: Final = 1_000_000_000
+_SIGNED: Final = f"""
+    SELECT id, identity_key, signed_paise / {_CRORE_PAISE} AS crores, signed_paise % {_CRORE_PAISE} AS paise
+    FROM (
+        SELECT id, identity_key, IIF(kind = 'CREDIT', amount_paise, -amount_paise) AS signed_paise
+        FROM transactions WHERE id BETWEEN ? AND ?
+    )
 """
-_rows_decoder: Final = msgspec.msgpack.Decoder(list[tuple[bytes, str, int, int]])
+# A batch's rows come in order of their keys, so that each page of balances is visited once.
+_ADD_TO_BALANCES: Final = f"""
+    INSERT INTO balances (identity_key, crores, paise, last_id)
+    SELECT identity_key, crores, paise, id FROM ({_SIGNED}) WHERE true
+    ON CONFLICT (identity_key) DO UPDATE
+    SET crores = crores + excluded.crores, paise = paise + excluded.paise, last_id = excluded.last_id
+"""
+_BALANCES: Final = """
+    SELECT v.user_id, b.crores, b.paise FROM vault v CROSS JOIN balances b ON b.identity_key = v.identity_key
+    WHERE v.user_id IN (SELECT value FROM json_each(?))
+"""
+_ROW_VALUES: Final = 4
+_rows_decoder: Final = msgspec.msgpack.Decoder(list[list[Any]])
 
 
 def known_imports(conn: sqlite3.Connection) -> dict[str, Any]:
@@ -107,8 +125,9 @@ def import_batch(
 ) -> dict[str, Any]:
     """Add rows and move the watermark, if it stands at `from_bytes`.
 
-    `rows` is MessagePack: [[identity key, kind, amount in paise, day number]]. Returns {"rows_imported"}, or
-    {"refused": "import-moved"} when somebody else has gone on with this import.
+    `rows` is MessagePack: groups of rows, each group a flat list of identity key, kind, amount in paise, day
+    number, again and again. Returns {"rows_imported"}, or {"refused": "import-moved"} when somebody else has
+    gone on with this import.
     """
     if not _stands_at(conn, import_id, from_bytes):
         return {"refused": "import-moved"}
@@ -143,7 +162,7 @@ def import_end(
     ).fetchone()
     bytes_done, lines_done, digest = mark
     reply = import_batch(conn, import_id, from_bytes, bytes_done, lines_done, digest, rows, rejected_count)
-    last_id = conn.execute("SELECT COALESCE(MAX(id), 0) FROM transactions").fetchone()[0]
+    last_id = _last_transaction_id(conn)
     tail = {
         "bytes": from_bytes,
         "lines": from_lines,
@@ -169,7 +188,7 @@ def touched_users(conn: sqlite3.Connection, after: int | None, limit: int) -> di
     Returns {"after", "through", "user_ids"}; nothing is left when both are the same.
     """
     start = _scored_through(conn) if after is None else after
-    last_id = conn.execute("SELECT COALESCE(MAX(id), 0) FROM transactions").fetchone()[0]
+    last_id = _last_transaction_id(conn)
     through = max(start, min(start + limit, last_id))
     users = conn.execute(
         "SELECT DISTINCT v.user_id FROM transactions t CROSS JOIN vault v ON v.identity_key = t.identity_key"
@@ -247,8 +266,8 @@ def recompute_scores(
         ).fetchall()
     )
     waiting = conn.execute(
-        "SELECT v.user_id FROM vault v WHERE v.user_id IN (SELECT value FROM json_each(?)) AND EXISTS"
-        " (SELECT 1 FROM transactions t WHERE t.identity_key = v.identity_key AND t.id > ?)",
+        "SELECT v.user_id FROM vault v CROSS JOIN balances b ON b.identity_key = v.identity_key"
+        " WHERE v.user_id IN (SELECT value FROM json_each(?)) AND b.last_id > ?",
         (json.dumps(list(stored)), _scored_through(conn)),
     )
     skipped = {user_id for (user_id,) in waiting} | {
@@ -265,22 +284,47 @@ def recompute_scores(
     return {"last_id": max(stored, default=None), "checked": len(compared), "differing": differing}
 
 
+def differing_balances(conn: sqlite3.Connection) -> Iterator[tuple[bytes, int, int]]:
+    """Sum all transactions again: (identity key, balance as kept, as summed), in paise, where they differ."""
+    kept = conn.execute("SELECT identity_key, 0, crores, paise FROM balances ORDER BY identity_key")
+    summed = conn.execute(
+        f"SELECT identity_key, 1, SUM(crores), SUM(paise) FROM ({_SIGNED}) GROUP BY 1 ORDER BY 1",
+        (0, _last_transaction_id(conn)),
+    )
+    for key, found in groupby(merge(kept, summed), itemgetter(0)):
+        balances = [0, 0]
+        for _, which, crores, paise in found:
+            balances[which] = crores * _CRORE_PAISE + paise
+        if balances[0] != balances[1]:
+            yield key, *balances
+
+
 def _balances(conn: sqlite3.Connection, user_ids: list[int]) -> dict[int, int]:
     """Credits less debits, in paise, of each of these borrowers: one query, by index."""
     balances = dict.fromkeys(user_ids, 0)
-    for user_id, kind, high, low in conn.execute(_BALANCES, (json.dumps(user_ids),)):
-        amount_paise = (high << _LOW_BITS) + low
-        balances[user_id] += amount_paise if kind == "CREDIT" else -amount_paise
+    for user_id, crores, paise in conn.execute(_BALANCES, (json.dumps(user_ids),)):
+        balances[user_id] = crores * _CRORE_PAISE + paise
     return balances
 
 
 def _insert(conn: sqlite3.Connection, import_id: int, rows: bytes) -> int:
-    decoded = _rows_decoder.decode(rows)
-    conn.executemany(
-        "INSERT INTO transactions (identity_key, kind, amount_paise, date, import_id) VALUES (?, ?, ?, ?, ?)",
-        ((*row, import_id) for row in decoded),
+    """Append rows, each group by one statement, which halves what a row costs; add them to the balances."""
+    groups = _rows_decoder.decode(rows)
+    before_id = _last_transaction_id(conn)
+    for group in groups:
+        conn.execute(_insert_statement(len(group) // _ROW_VALUES), (import_id, *group))
+    last_id = _last_transaction_id(conn)
+    conn.execute(_ADD_TO_BALANCES, (before_id + 1, last_id))
+    return last_id - before_id
+
+
+@cache
+def _insert_statement(rows: int) -> str:
+    values = ", ".join(
+        f"(?{first}, ?{first + 1}, ?{first + 2}, ?{first + 3}, ?1)"
+        for first in range(2, rows * _ROW_VALUES + 2, _ROW_VALUES)
     )
-    return len(decoded)
+    return f"INSERT INTO transactions (identity_key, kind, amount_paise, date, import_id) VALUES {values}"
 
 
 def _take_tail_out(conn: sqlite3.Connection, import_id: int) -> None:
@@ -293,6 +337,13 @@ def _take_tail_out(conn: sqlite3.Connection, import_id: int) -> None:
         "UPDATE users SET credit_score = NULL WHERE id IN (SELECT v.user_id FROM transactions t"
         " JOIN vault v ON v.identity_key = t.identity_key WHERE t.id BETWEEN ? AND ?)",
         rows,
+    )
+    conn.executemany(
+        "UPDATE balances SET crores = crores - ?, paise = paise - ?, last_id = ? WHERE identity_key = ?",
+        [
+            (crores, paise, tail["first_id"] - 1, key)
+            for _, key, crores, paise in conn.execute(_SIGNED, rows).fetchall()
+        ],
     )
     deleted = conn.execute("DELETE FROM transactions WHERE id BETWEEN ? AND ?", rows).rowcount
     # The ids may come again: what then has them is not scored yet.
@@ -313,6 +364,11 @@ def _stands_at(conn: sqlite3.Connection, import_id: int, from_bytes: int) -> boo
 
 def _last_import_id(conn: sqlite3.Connection) -> int:
     last_id: int = conn.execute("SELECT COALESCE(MAX(id), 0) FROM imports").fetchone()[0]
+    return last_id
+
+
+def _last_transaction_id(conn: sqlite3.Connection) -> int:
+    last_id: int = conn.execute("SELECT COALESCE(MAX(id), 0) FROM transactions").fetchone()[0]
     return last_id
 
 

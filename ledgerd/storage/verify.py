@@ -3,8 +3,8 @@ runs.
 
 In order: the files' own integrity; the journal (sequence, digests, every loan's chain and versions); the
 rules (every bill and payment decided again from the state before it); the tables (every figure of loans,
-bills and payments, and the once index) as of their watermark; and the scores. A projection that is merely
-behind is no difference.
+bills and payments, and the once index) as of their watermark; the balances of bank histories, and the scores.
+A projection that is merely behind is no difference.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ledgerd.storage.ports import StoredEvent, StoreError
 from ledgerd.storage.projections import LoanRow, bill_values, load_rows, payment_values, projected_seq
 from ledgerd.storage.runs import check_clock, read_clock
 from ledgerd.storage.sqlite import connect_reader, file_uri
-from ledgerd.storage.transactions import recompute_scores
+from ledgerd.storage.transactions import differing_balances, recompute_scores
 
 DIFFERENCES_SHOWN_MAX = 100
 PAGE_LOANS = 500
@@ -360,6 +360,10 @@ def _verify_once(
 
 
 def _verify_scores(tables: sqlite3.Connection, rules: ScoreRules, report: Report) -> None:
+    for key, kept_paise, summed_paise in differing_balances(tables):
+        report.differ(
+            f"balance of bank history {key.hex()}: is {kept_paise} paise, its rows give {summed_paise}"
+        )
     after: int | None = -1
     scale = msgspec.structs.astuple(rules)
     while after is not None:

@@ -11,11 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-import ledgerd.storage
 from ledgerd.storage import transactions
+from ledgerd.storage.migrate import migrate
 from ledgerd.storage.vault import Vault
 
-TABLES = Path(ledgerd.storage.__file__).parent / "migrations" / "tables" / "0001_tables.sql"
 INDEX_KEY = bytes(range(32))
 VAULT = Vault({1: b"s" * 32}, 1, INDEX_KEY, "aadhaar", lambda count: b"n" * count)
 
@@ -27,7 +26,7 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self.conn = sqlite3.connect(path, isolation_level=None)
-        self.conn.executescript(TABLES.read_text(encoding="utf-8"))
+        migrate(self.conn, "tables")
         self.conn.execute("PRAGMA foreign_keys = ON")
         self.calls: list[str] = []
         self.written = asyncio.Event()

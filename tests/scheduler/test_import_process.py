@@ -9,13 +9,13 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from itertools import chain
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from ledgerd.sample import write_sample
-from ledgerd.scheduler import import_process
 from ledgerd.scheduler.csv_reader import NotTextError
 from ledgerd.scheduler.import_process import UnusableFileError, import_stream, mask_numbers
 from ledgerd.scheduler.import_protocol import (
@@ -35,15 +35,18 @@ HEADER = b"user,date,transaction_type,amount\n"
 ID = "234123412346"
 
 
-def answers(path: Path, *known: KnownImport, kind: str = "aadhaar") -> list[Answer]:
+def answers(
+    path: Path, *known: KnownImport, kind: str = "aadhaar", batch_bytes: int = 128 * 1024
+) -> list[Answer]:
     sent: list[Answer] = []
-    import_stream(Request(str(path), kind, INDEX_KEY, list(known)), sent.append)
+    import_stream(Request(str(path), kind, INDEX_KEY, list(known), batch_bytes), sent.append)
     return sent
 
 
 def rows(message: Batch | None) -> list[list[object]]:
     assert message is not None
-    return msgspec.msgpack.decode(message.rows)
+    flat = list(chain(*msgspec.msgpack.decode(message.rows)))
+    return [flat[start : start + 4] for start in range(0, len(flat), 4)]
 
 
 def known(data: bytes, import_id: int = 1, *, has_ended: bool = True, tail: int | None = None) -> KnownImport:
@@ -76,17 +79,14 @@ def test_rows_leave_as_keyed_hashes(tmp_path: Path) -> None:
     assert finished == Finished(None, len(data), 2, digest)
 
 
-def test_every_watermark_has_the_digest_of_what_is_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(import_process, "CHUNK_BYTES", 700)
+def test_every_watermark_has_the_digest_of_what_is_before_it(tmp_path: Path) -> None:
     path = tmp_path / "bank.csv"
     write_sample(path, 10, seed=1)
     long_row = b"9" * 200_000
     with path.open("ab") as file:
         file.write(long_row + b'\n"' + ID.encode() + b'",2024-01-01,CREDIT,"1')
     data = path.read_bytes()
-    sent = answers(path)
+    sent = answers(path, batch_bytes=700)
     batches = [message for message in sent if isinstance(message, Batch)]
     assert len(batches) > 5
     for batch in batches:
@@ -187,10 +187,10 @@ def test_opaque_ids_are_any_text(tmp_path: Path) -> None:
     path = tmp_path / "bank.csv"
     path.write_bytes(HEADER + "zoë,2024-01-01,CREDIT,1\n 007 ,2024-01-01,CREDIT,2\n".encode())
     batch = answers(path, kind="opaque")[1]
-    assert [row[0] for row in rows(batch if isinstance(batch, Batch) else None)] == [
-        VAULT.identity_key("zoë"),
-        VAULT.identity_key("007"),
-    ]
+    assert {row[0]: row[2] for row in rows(batch if isinstance(batch, Batch) else None)} == {
+        VAULT.identity_key("zoë"): 100,
+        VAULT.identity_key("007"): 200,
+    }
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_the_process_ends_when_its_parent_does(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(framed(Request(str(path), "aadhaar", INDEX_KEY, [])))
+        process.stdin.write(framed(Request(str(path), "aadhaar", INDEX_KEY, [], 128 * 1024)))
         process.stdin.flush()
         process.stdout.read(1)
         process.stdin.close()
@@ -242,8 +242,8 @@ def test_the_process_ends_when_its_parent_does(tmp_path: Path) -> None:
 
 def test_a_failure_is_told_as_one_line_without_data(tmp_path: Path) -> None:
     requests = {
-        "No such file or directory": Request(str(tmp_path / "missing"), "aadhaar", INDEX_KEY, []),
-        "unexpected ValueError in Vault.__init__": Request(__file__, "aadhaar", b"short", []),
+        "No such file or directory": Request(str(tmp_path / "missing"), "aadhaar", INDEX_KEY, [], 128 * 1024),
+        "unexpected ValueError in Vault.__init__": Request(__file__, "aadhaar", b"short", [], 128 * 1024),
     }
     good = tmp_path / "bank.csv"
     good.write_bytes(HEADER)
@@ -292,7 +292,7 @@ def test_a_row_of_hundreds_of_megabytes_is_one_reject_in_bounded_memory(tmp_path
     with path.open("wb") as file:
         file.write(HEADER + start)
         file.truncate(300_000_000)  # a hole: it takes no room on the disk, and reads as NUL bytes
-    request = Request(str(path), "aadhaar", INDEX_KEY, [])
+    request = Request(str(path), "aadhaar", INDEX_KEY, [], 128 * 1024)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", MEASURED], **pipes) as process:
         assert process.stdin is not None
@@ -310,3 +310,14 @@ def test_a_row_of_hundreds_of_megabytes_is_one_reject_in_bounded_memory(tmp_path
     assert finished.tail is not None
     assert [reject[:2] for reject in finished.tail.rejects] == [(2, "the row is longer than 65536 bytes")]
     assert peak_kib * 1024 < 80_000_000
+
+
+def test_the_rows_of_a_batch_come_in_groups_in_order_of_their_keys(tmp_path: Path) -> None:
+    path = tmp_path / "bank.csv"
+    write_sample(path, 50, seed=1, rows_each=3)
+    batch = answers(path)[1]
+    keys = [row[0] for row in rows(batch if isinstance(batch, Batch) else None)]
+    assert keys == sorted(keys)
+    assert len(keys) == 150
+    assert isinstance(batch, Batch)
+    assert [len(group) for group in msgspec.msgpack.decode(batch.rows)] == [256, 256, 88]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledgerd.domain.scoring import ScoreRules, score
-from ledgerd.storage import transactions
+from ledgerd.storage import migrate as migrate_module
+from ledgerd.storage.migrate import migrate, migrations
 from ledgerd.storage.transactions import (
+    differing_balances,
     import_batch,
     import_begin,
     import_end,
@@ -27,7 +29,6 @@ from ledgerd.storage.transactions import (
     use_score_rules,
 )
 
-TABLES = Path(transactions.__file__).parent / "migrations" / "tables" / "0001_tables.sql"
 RULES = (10_000_00, 15_000_00, 10, 300, 900)
 COLUMNS = {"aadhar_id": 0, "date": 1, "transaction_type": 2, "amount": 3}
 LARGEST = 999_999_999_999_999
@@ -35,7 +36,7 @@ LARGEST = 999_999_999_999_999
 
 def connect() -> sqlite3.Connection:
     conn = sqlite3.connect(":memory:", isolation_level=None)
-    conn.executescript(TABLES.read_text(encoding="utf-8"))
+    migrate(conn, "tables")
     conn.execute("PRAGMA foreign_keys = ON")
     return conn
 
@@ -58,7 +59,10 @@ def register(conn: sqlite3.Connection, *user_ids: int) -> None:
 
 
 def packed(*rows: tuple[int, str, int]) -> bytes:
-    return msgspec.msgpack.encode([(key(user_id), kind, amount, 738886) for user_id, kind, amount in rows])
+    """Rows in groups of two, and a last one of one."""
+    flat = [[key(user_id), kind, amount, 738886] for user_id, kind, amount in rows]
+    groups = [list(chain(*flat[start : start + 2])) for start in range(0, len(flat), 2)]
+    return msgspec.msgpack.encode(groups)
 
 
 def begin(
@@ -202,15 +206,16 @@ def test_a_batch_is_scored_with_one_query_by_index(conn: sqlite3.Connection) -> 
     conn.set_trace_callback(statements.append)
     score_users(conn, list(range(1, 101)), *RULES)
     conn.set_trace_callback(None)
-    assert sum(" transactions " in statement for statement in statements) == 1
+    assert sum(" balances " in statement for statement in statements) == 1
+    assert not any(" transactions " in statement for statement in statements)
     plans = [
         conn.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
         for statement in statements
         if "SELECT" in statement
     ]
     details = [step[3] for plan in plans for step in plan]
-    assert any("transactions_identity" in detail and "COVERING" in detail for detail in details)
-    assert not any(detail.startswith(("SCAN t", "SCAN v")) for detail in details)
+    assert any("SEARCH b USING PRIMARY KEY" in detail for detail in details)
+    assert not any(detail.startswith(("SCAN b", "SCAN v")) for detail in details)
 
 
 def test_recomputing_finds_what_was_changed_by_hand(conn: sqlite3.Connection) -> None:
@@ -222,8 +227,73 @@ def test_recomputing_finds_what_was_changed_by_hand(conn: sqlite3.Connection) ->
     assert recompute_scores(conn, 2, 9, *RULES) == {"last_id": 4, "checked": 1, "differing": []}
     assert recompute_scores(conn, 4, 9, *RULES) == {"last_id": None, "checked": 0, "differing": []}
     conn.execute("UPDATE users SET credit_score = 900 WHERE id = 2")
-    conn.execute("UPDATE transactions SET amount_paise = 1 WHERE id = 1")
-    assert recompute_scores(conn, 0, 9, *RULES)["differing"] == [[1, 310, 300], [2, 900, 320]]
+    assert recompute_scores(conn, 0, 9, *RULES)["differing"] == [[2, 900, 320]]
+
+
+def test_summing_again_finds_what_was_changed_by_hand(conn: sqlite3.Connection) -> None:
+    add(conn, (1, "CREDIT", 25_000_00), (2, "DEBIT", LARGEST), (2, "DEBIT", LARGEST), (3, "CREDIT", 5))
+    assert list(differing_balances(conn)) == []
+    conn.execute("UPDATE transactions SET kind = 'DEBIT' WHERE identity_key = ?", (key(1),))
+    conn.execute("UPDATE balances SET crores = crores + 1 WHERE identity_key = ?", (key(2),))
+    conn.execute("DELETE FROM balances WHERE identity_key = ?", (key(3),))
+    conn.execute("INSERT INTO balances VALUES (?, 0, 7, 0)", (key(4),))
+    assert list(differing_balances(conn)) == [
+        (key(1), 25_000_00, -25_000_00),
+        (key(2), 1_000_000_000 - 2 * LARGEST, -2 * LARGEST),
+        (key(3), 0, 5),
+        (key(4), 7, 0),
+    ]
+
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(ROWS, max_size=9), max_size=5), st.booleans())
+def test_balances_are_the_sums_of_their_rows(
+    batches: list[list[tuple[int, str, int]]], takes_a_tail_out: bool
+) -> None:
+    conn = connect()
+    for rows in batches:
+        add(conn, *rows)
+    if takes_a_tail_out and batches:
+        begin(conn)
+        last = known_imports(conn)["last_id"]
+        import_end(conn, last, 10, [30, 2, b"e"], True, packed((1, "DEBIT", 3), (1, "CREDIT", 4)), 0, 9)
+        begin(conn, matched=last, mark=10, replaces_tail=True)
+    assert list(differing_balances(conn)) == []
+    sums = {}
+    for user_id, kind, amount in (row for rows in batches for row in rows):
+        sums[user_id] = sums.get(user_id, 0) + (amount if kind == "CREDIT" else -amount)
+    kept = conn.execute("SELECT identity_key, crores * 1000000000 + paise FROM balances").fetchall()
+    assert {user_key: paise for user_key, paise in kept if paise} == {
+        key(user_id): paise for user_id, paise in sums.items() if paise
+    }
+    conn.close()
+
+
+def test_rows_of_the_first_schema_are_carried_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    conn = sqlite3.connect(":memory:", isolation_level=None)
+    with monkeypatch.context() as first:
+        first.setattr(migrate_module, "migrations", lambda kind: migrations(kind)[:1])
+        migrate(conn, "tables")
+    conn.execute("PRAGMA foreign_keys = ON")
+    register(conn, 1)
+    conn.execute("INSERT INTO imports VALUES (1, 'f', 0, 0, x'', '{\"tail\": null}', 0, 0, 0, 1)")
+    rows = [(1, "CREDIT", 25_000_00), (2, "DEBIT", 7), (1, "DEBIT", 1), *[(2, "CREDIT", LARGEST)] * 9_300]
+    conn.executemany(
+        "INSERT INTO transactions (identity_key, kind, amount_paise, date, import_id) VALUES (?, ?, ?, 5, 1)",
+        [(key(user_id), kind, amount) for user_id, kind, amount in rows],
+    )
+    before = conn.execute("SELECT * FROM transactions ORDER BY id").fetchall()
+    migrate(conn, "tables")
+    assert conn.execute("SELECT * FROM transactions ORDER BY id").fetchall() == before
+    assert list(differing_balances(conn)) == []
+    assert conn.execute("SELECT identity_key, last_id FROM balances").fetchall() == [
+        (key(1), 3),
+        (key(2), 9303),
+    ]
+    add(conn, (1, "CREDIT", 1))
+    assert score_users(conn, [1], *RULES) == 1
+    assert scores(conn) == {1: 310}
+    conn.close()
 
 
 def test_who_waits_to_be_scored_again_is_not_compared(conn: sqlite3.Connection) -> None:

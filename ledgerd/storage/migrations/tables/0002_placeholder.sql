@@ -1,0 +1,1 @@
+-- Kept free: the number belongs to a change of the loans' tables.
