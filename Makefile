@@ -12,7 +12,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-v
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test check format lock bench-quick clean
+.PHONY: help venv run demo test check format lock bench-quick bench-scoring clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +45,9 @@ lock: $(STAMP) ## Pin requirements/*.in with hashes (UPGRADE=--upgrade for newer
 
 bench-quick: $(STAMP) ## Measure the main loads in under three minutes
 	$(BIN)/python -m bench.quick
+
+bench-scoring: $(STAMP) ## Measure the import of five million rows over the csv module's plain loop
+	$(BIN)/python -m bench.scoring
 
 clean: ## Remove what checks and builds leave behind; .venv and data stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
