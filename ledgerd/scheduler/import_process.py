@@ -41,6 +41,8 @@ from ledgerd.storage.vault import Vault
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+CHUNKS_A_BATCH: Final = 8  # some 100,000 rows of 150 bytes each in memory
+REJECTS_A_BATCH: Final = 1_000
 ROWS_A_GROUP: Final = 64  # what the store writes by one statement
 NICENESS: Final = 10  # payments come first
 HEADER_BYTES_MAX: Final = RECORD_BYTES_MAX
@@ -54,6 +56,8 @@ _NUMBERS: Final = re.compile(
 _DIGIT_BEFORE_THE_LAST_FOUR: Final = re.compile(r"\d(?=(?:[^\d]*\d){4})")
 
 Send = Callable[[msgspec.Struct], None]
+Transaction = tuple[bytes, str, int, int]
+Parse = Callable[[list[str]], Transaction | str]
 
 
 class UnusableFileError(Exception):
@@ -89,7 +93,7 @@ def import_stream(request: Request, send: Send) -> None:
         vault = _hashing_vault(request)
         parse = row_parser(columns, lambda text: _identity_key(vault, text))
         reader = CsvReader(start_bytes, start_lines)
-        _stream_rows(file, request.batch_bytes, reader, prefix, parse, send, is_header_ended)
+        _stream_rows(file, request.chunk_bytes, reader, prefix, parse, send, is_header_ended)
 
 
 def open_regular(path: str) -> FileIO:
@@ -212,16 +216,17 @@ def _read_line(file: FileIO) -> bytes:
 
 def _stream_rows(
     file: FileIO,
-    batch_bytes: int,
+    chunk_bytes: int,
     reader: CsvReader,
     prefix: _Hash,
-    parse: Callable[[list[str]], tuple[bytes, str, int, int] | str],
+    parse: Parse,
     send: Send,
     is_header_ended: bool,
 ) -> None:
     """Read from where the reader stands to the end of the file, hashing up to each watermark."""
     file.seek(reader.offset)
     unhashed, hashed_bytes = bytearray(), reader.offset
+    batch = _OpenBatch(reader, prefix, parse)
 
     def hash_up_to(offset: int) -> None:
         nonlocal hashed_bytes
@@ -230,45 +235,78 @@ def _stream_rows(
             del unhashed[: offset - hashed_bytes]
             hashed_bytes = offset
 
-    def batch(rows: list[Row]) -> Batch:
-        hash_up_to(reader.offset)
-        transactions, rejects = _sorted_out(rows, parse)
-        groups = msgspec.msgpack.encode(_grouped(transactions))
-        return Batch(reader.offset, reader.line, prefix.digest(), groups, rejects)
-
-    while chunk := file.read(batch_bytes):
+    while chunk := file.read(chunk_bytes):
         unhashed += chunk
-        rows = reader.feed(chunk)
-        if rows:
-            send(batch(rows))
+        batch.add(reader.feed(chunk))
+        hash_up_to(reader.offset)
         if reader.is_skipping:  # no watermark falls within these bytes, which may be gigabytes
+            batch.close(send)
             hash_up_to(hashed_bytes + len(unhashed))
+        elif batch.is_full:
+            batch.close(send)
+    batch.close(send)
     ended_at = reader.offset
-    rows = reader.close()
-    tail = batch(rows) if reader.offset > ended_at or not is_header_ended else None
+    batch.add(reader.close())
     hash_up_to(reader.offset)
+    tail = batch.whole() if reader.offset > ended_at or not is_header_ended else None
     send(Finished(tail, reader.offset, reader.line, prefix.digest()))
 
 
-def _sorted_out(
-    rows: list[Row], parse: Callable[[list[str]], tuple[bytes, str, int, int] | str]
-) -> tuple[list[tuple[bytes, str, int, int]], list[Reject]]:
-    transactions: list[tuple[bytes, str, int, int]] = []
-    rejects: list[Reject] = []
-    for line, _, fields, text in rows:
-        parsed = fields if isinstance(fields, str) else parse(fields)
-        if isinstance(parsed, str):
-            rejects.append((line, parsed, mask_numbers(text)[:REJECT_CHARACTERS_MAX]))
-        else:
-            transactions.append(parsed)
-    return transactions, rejects
+class _OpenBatch:
+    """Rows from one watermark on. They are sent in order of their identities, in parts, so that each part
+    concerns few pages of the store's balances; only the last part moves the watermark.
+    """
+
+    def __init__(self, reader: CsvReader, prefix: _Hash, parse: Parse) -> None:
+        self._reader = reader
+        self._prefix = prefix
+        self._parse = parse
+        self._begin()
+
+    def _begin(self) -> None:
+        self._mark = (self._reader.offset, self._reader.line, self._prefix.digest())
+        self._transactions: list[Transaction] = []
+        self._rejects: list[Reject] = []
+        self._chunks = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self._chunks >= CHUNKS_A_BATCH or len(self._rejects) >= REJECTS_A_BATCH
+
+    def add(self, rows: list[Row]) -> None:
+        """Sort the rows of a chunk out."""
+        self._chunks += 1
+        for line, _, fields, text in rows:
+            parsed = fields if isinstance(fields, str) else self._parse(fields)
+            if isinstance(parsed, str):
+                self._rejects.append((line, parsed, mask_numbers(text)[:REJECT_CHARACTERS_MAX]))
+            else:
+                self._transactions.append(parsed)
+
+    def close(self, send: Send) -> None:
+        """Send what there is, in a part for each chunk; the hash stands where the reader does."""
+        if self._transactions or self._rejects:
+            self._transactions.sort()
+            rows_a_part = max(ROWS_A_GROUP, -(-len(self._transactions) // self._chunks))
+            while len(self._transactions) > rows_a_part:
+                send(Batch(*self._mark, _packed(self._transactions[:rows_a_part]), []))
+                del self._transactions[:rows_a_part]
+            send(self.whole())
+            self._begin()
+
+    def whole(self) -> Batch:
+        """The rows as one batch."""
+        reader = self._reader
+        rows = _packed(self._transactions)
+        return Batch(reader.offset, reader.line, self._prefix.digest(), rows, self._rejects)
 
 
-def _grouped(transactions: list[tuple[bytes, str, int, int]]) -> list[list[bytes | str | int]]:
-    """Rows as Batch has them, in order of their keys: so the store finds each page of balances once."""
-    transactions.sort()
+def _packed(transactions: list[Transaction]) -> bytes:
+    """Rows as Batch has them, in groups that the store writes by one statement each."""
     starts = range(0, len(transactions), ROWS_A_GROUP)
-    return [list(chain.from_iterable(transactions[start : start + ROWS_A_GROUP])) for start in starts]
+    return msgspec.msgpack.encode(
+        [list(chain.from_iterable(transactions[start : start + ROWS_A_GROUP])) for start in starts]
+    )
 
 
 def _hashing_vault(request: Request) -> Vault:

@@ -34,8 +34,8 @@ from ledgerd.scheduler.rejects import RejectsFile
 
 T = TypeVar("T")
 
-BATCH_BYTES = 512 * 1024  # of the CSV, some 12,000 rows: one transaction of the store
-PIPE_BYTES = 1024 * 1024  # what is read ahead of the store: a batch, so that neither waits for the other
+CHUNK_BYTES = 512 * 1024  # of the CSV, some 12,000 rows: about what one transaction of the store adds
+PIPE_BYTES = 1024 * 1024  # what is read ahead of the store: a part, so that neither waits for the other
 
 _ANSWERS = msgspec.msgpack.Decoder(Answer)
 
@@ -99,7 +99,7 @@ async def import_file(
     path = path.absolute()  # noqa: ASYNC240 - looks at no disk
     answer = await store.read("known_imports")
     known = msgspec.convert(answer["imports"], list[KnownImport])
-    request = Request(str(path), identities.kind, identities.index_key, known, BATCH_BYTES)
+    request = Request(str(path), identities.kind, identities.index_key, known, CHUNK_BYTES)
     rejects = RejectsFile(path, rejects_bytes)
     run = _Run(store, path, rejects, {entry.import_id: entry for entry in known}, answer["last_id"], time_s)
     async with _importing_process(request) as process:
@@ -133,6 +133,7 @@ class _Run:
         self._rejects = rejects
         self._started: Started | None = None
         self._import_id: int | None = None
+        self._rows_before = 0  # when an import goes on that was cut off
         self._rows_imported = 0
         self._rows_rejected = 0
         self._rejects_left_out = 0
@@ -163,7 +164,7 @@ class _Run:
                     await self._store.write(
                         "import_batch",
                         self._import_id,
-                        self.bytes_done,
+                        [self.bytes_done, self._rows_before + self._rows_imported],
                         *mark,
                         message.rows,
                         len(message.rejects),
@@ -214,6 +215,7 @@ class _Run:
         )
         self._check(reply)
         self._import_id = reply["import_id"]
+        self._rows_before = reply["rows_imported"]
 
     async def _finish(self, message: Finished) -> None:
         matched = self._known.get(self._started.matched or 0) if self._started is not None else None
@@ -227,7 +229,7 @@ class _Run:
         reply = await self._store.write(
             "import_end",
             self._import_id,
-            self.bytes_done,
+            [self.bytes_done, self._rows_before + self._rows_imported],
             [message.bytes_done, message.lines_done, message.digest],
             tail is not None,
             b"\x90" if tail is None else tail.rows,

@@ -1,48 +1,26 @@
 """Named reads and writes of the bank history: imports with their watermarks, and the scores that follow from
 it.
 
-What holds: rows, balances and watermark of a batch are written together; a batch is refused unless the import
-stands where the batch begins, so that two importers never count a row twice. Rows are appended, and have no
-index: `balances` has the sum of each bank history's rows. `meta.scored_through` is the last transaction whose
-borrower has been scored again since. Called by name through the store: scheduler/importer.py,
-scheduler/scoring.py, `verify`.
+What holds: rows, their balances and the watermark are written together; a batch is refused unless the import
+stands where the batch begins, so that two importers never count a row twice. A batch may come in parts: only
+the last one moves the watermark, and when an import goes on the parts of a batch that is not whole are taken
+out. `meta.scored_through` is the last transaction whose borrower has been scored again since. Called by name
+through the store: scheduler/importer.py, scheduler/scoring.py, `verify`.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
-from heapq import merge
-from itertools import groupby
-from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
 
 from ledgerd.domain.scoring import ScoreRules, score
+from ledgerd.storage.balances import add_rows, balances_of, subtract_rows
 
-# The largest amounts, 9,224 times one person's, would overflow SQLite's integers: sums are kept in two parts.
-_CRORE_PAISE: Final = 1_000_000_000
-_SIGNED: Final = f"""
-    SELECT id, identity_key, signed_paise / {_CRORE_PAISE} AS crores, signed_paise % {_CRORE_PAISE} AS paise
-    FROM (
-        SELECT id, identity_key, IIF(kind = 'CREDIT', amount_paise, -amount_paise) AS signed_paise
-        FROM transactions WHERE id BETWEEN ? AND ?
-    )
-"""
-# A batch's rows come in order of their keys, so that each page of balances is visited once.
-_ADD_TO_BALANCES: Final = f"""
-    INSERT INTO balances (identity_key, crores, paise, last_id)
-    SELECT identity_key, crores, paise, id FROM ({_SIGNED}) WHERE true
-    ON CONFLICT (identity_key) DO UPDATE
-    SET crores = crores + excluded.crores, paise = paise + excluded.paise, last_id = excluded.last_id
-"""
-_BALANCES: Final = """
-    SELECT v.user_id, b.crores, b.paise FROM vault v CROSS JOIN balances b ON b.identity_key = v.identity_key
-    WHERE v.user_id IN (SELECT value FROM json_each(?))
-"""
 _ROW_VALUES: Final = 4
 _rows_decoder: Final = msgspec.msgpack.Decoder(list[list[Any]])
 
@@ -87,8 +65,8 @@ def import_begin(
     digest].
 
     `replaces_tail`: the matched import's last rows came from a record that was not whole; they are taken out,
-    to be read again. `seen_last_id` is last_id of known_imports. Returns {"import_id"}, or {"refused":
-    "imports-changed"} when another import has begun or gone on since then.
+    to be read again. `seen_last_id` is last_id of known_imports. Returns {"import_id", "rows_imported"}, or
+    {"refused": "imports-changed"} when another import has begun or gone on since then.
     """
     if _last_import_id(conn) != seen_last_id:
         return {"refused": "imports-changed"}
@@ -101,8 +79,12 @@ def import_begin(
         if ended_at_ms is None:
             if done != bytes_done:
                 return {"refused": "imports-changed"}
-            conn.execute("UPDATE imports SET file_name = ? WHERE id = ?", (file_name, matched_id))
-            return {"import_id": matched_id}
+            _take_parts_out(conn, matched_id)
+            (rows_imported,) = conn.execute(
+                "UPDATE imports SET file_name = ? WHERE id = ? RETURNING rows_imported",
+                (file_name, matched_id),
+            ).fetchone()
+            return {"import_id": matched_id, "rows_imported": rows_imported}
         if replaces_tail:
             _take_tail_out(conn, matched_id)
     cursor = conn.execute(
@@ -110,31 +92,38 @@ def import_begin(
         " rows_rejected, started_at_ms) VALUES (?, ?, ?, ?, ?, 0, 0, ?)",
         (file_name, bytes_done, lines_done, digest, header, now_ms),
     )
-    return {"import_id": cursor.lastrowid}
+    return {"import_id": cursor.lastrowid, "rows_imported": 0}
 
 
 def import_batch(
     conn: sqlite3.Connection,
     import_id: int,
-    from_bytes: int,
+    stands_at: list[int],
     bytes_done: int,
     lines_done: int,
     digest: bytes,
     rows: bytes,
     rejected_count: int,
 ) -> dict[str, Any]:
-    """Add rows and move the watermark, if it stands at `from_bytes`.
+    """Add rows and move the watermark, if the import stands at `stands_at` = [bytes, rows]. Each part of a
+    batch but the last leaves the watermark where it is.
 
     `rows` is MessagePack: groups of rows, each group a flat list of identity key, kind, amount in paise, day
     number, again and again. Returns {"rows_imported"}, or {"refused": "import-moved"} when somebody else has
     gone on with this import.
     """
-    if not _stands_at(conn, import_id, from_bytes):
+    if not _stands_at(conn, import_id, stands_at):
         return {"refused": "import-moved"}
+    first_id = _last_transaction_id(conn) + 1
     inserted = _insert(conn, import_id, rows)
+    header = (
+        "json_remove(header, '$.parts_from')"
+        if bytes_done > stands_at[0]
+        else f"json_set(header, '$.parts_from', COALESCE(json_extract(header, '$.parts_from'), {first_id}))"
+    )
     conn.execute(
-        "UPDATE imports SET bytes_done = ?, lines_done = ?, digest = ?, rows_imported = rows_imported + ?,"
-        " rows_rejected = rows_rejected + ? WHERE id = ?",
+        f"UPDATE imports SET header = {header}, bytes_done = ?, lines_done = ?, digest = ?,"
+        " rows_imported = rows_imported + ?, rows_rejected = rows_rejected + ? WHERE id = ?",
         (bytes_done, lines_done, digest, inserted, rejected_count, import_id),
     )
     return {"rows_imported": inserted}
@@ -143,7 +132,7 @@ def import_batch(
 def import_end(
     conn: sqlite3.Connection,
     import_id: int,
-    from_bytes: int,
+    stands_at: list[int],
     mark: list[Any],
     has_tail: bool,
     rows: bytes,
@@ -155,16 +144,16 @@ def import_end(
     `has_tail`: no newline ended the last record, of which `rows` come; where it began is kept with them, so
     that it can be read again when the file has grown.
     """
-    if not _stands_at(conn, import_id, from_bytes):
+    if not _stands_at(conn, import_id, stands_at):
         return {"refused": "import-moved"}
     from_lines, header = conn.execute(
         "SELECT lines_done, header FROM imports WHERE id = ?", (import_id,)
     ).fetchone()
     bytes_done, lines_done, digest = mark
-    reply = import_batch(conn, import_id, from_bytes, bytes_done, lines_done, digest, rows, rejected_count)
+    reply = import_batch(conn, import_id, stands_at, bytes_done, lines_done, digest, rows, rejected_count)
     last_id = _last_transaction_id(conn)
     tail = {
-        "bytes": from_bytes,
+        "bytes": stands_at[0],
         "lines": from_lines,
         "first_id": last_id - reply["rows_imported"] + 1,
         "last_id": last_id,
@@ -209,7 +198,7 @@ def score_users(
 ) -> int:
     """Set the score of these borrowers from all their transactions; return how many scores changed."""
     rules = ScoreRules(base_paise, step_paise, step_points, min_score, max_score)
-    balances = _balances(conn, user_ids)
+    balances = balances_of(conn, user_ids)
     scores = [(score(balances[user_id], rules), user_id) for user_id in user_ids]
     return conn.executemany(
         "UPDATE users SET credit_score = ?1 WHERE id = ?2 AND credit_score IS NOT ?1", scores
@@ -274,7 +263,7 @@ def recompute_scores(
         user_id for user_id, known in stored.items() if known is None
     }
     compared = [user_id for user_id in stored if user_id not in skipped]
-    balances = _balances(conn, compared)
+    balances = balances_of(conn, compared)
     expected = {user_id: score(balances[user_id], rules) for user_id in compared}
     differing = [
         [user_id, stored[user_id], expected[user_id]]
@@ -284,29 +273,6 @@ def recompute_scores(
     return {"last_id": max(stored, default=None), "checked": len(compared), "differing": differing}
 
 
-def differing_balances(conn: sqlite3.Connection) -> Iterator[tuple[bytes, int, int]]:
-    """Sum all transactions again: (identity key, balance as kept, as summed), in paise, where they differ."""
-    kept = conn.execute("SELECT identity_key, 0, crores, paise FROM balances ORDER BY identity_key")
-    summed = conn.execute(
-        f"SELECT identity_key, 1, SUM(crores), SUM(paise) FROM ({_SIGNED}) GROUP BY 1 ORDER BY 1",
-        (0, _last_transaction_id(conn)),
-    )
-    for key, found in groupby(merge(kept, summed), itemgetter(0)):
-        balances = [0, 0]
-        for _, which, crores, paise in found:
-            balances[which] = crores * _CRORE_PAISE + paise
-        if balances[0] != balances[1]:
-            yield key, *balances
-
-
-def _balances(conn: sqlite3.Connection, user_ids: list[int]) -> dict[int, int]:
-    """Credits less debits, in paise, of each of these borrowers: one query, by index."""
-    balances = dict.fromkeys(user_ids, 0)
-    for user_id, crores, paise in conn.execute(_BALANCES, (json.dumps(user_ids),)):
-        balances[user_id] = crores * _CRORE_PAISE + paise
-    return balances
-
-
 def _insert(conn: sqlite3.Connection, import_id: int, rows: bytes) -> int:
     """Append rows, each group by one statement, which halves what a row costs; add them to the balances."""
     groups = _rows_decoder.decode(rows)
@@ -314,7 +280,7 @@ def _insert(conn: sqlite3.Connection, import_id: int, rows: bytes) -> int:
     for group in groups:
         conn.execute(_insert_statement(len(group) // _ROW_VALUES), (import_id, *group))
     last_id = _last_transaction_id(conn)
-    conn.execute(_ADD_TO_BALANCES, (before_id + 1, last_id))
+    add_rows(conn, before_id + 1, last_id)
     return last_id - before_id
 
 
@@ -328,38 +294,50 @@ def _insert_statement(rows: int) -> str:
 
 
 def _take_tail_out(conn: sqlite3.Connection, import_id: int) -> None:
-    """Delete what an ended import read from a record that was not whole; whose it was becomes pending."""
-    (header,) = conn.execute("SELECT header FROM imports WHERE id = ?", (import_id,)).fetchone()
-    decoded = json.loads(header)
+    """Delete what an ended import read from a record that was not whole."""
+    decoded = _header(conn, import_id)
     tail = decoded["tail"]
-    rows = (tail["first_id"], tail["last_id"])
+    _take_out(conn, import_id, tail["first_id"], tail["last_id"])
+    tail["last_id"] = tail["first_id"] - 1
+    conn.execute("UPDATE imports SET header = ? WHERE id = ?", (json.dumps(decoded), import_id))
+
+
+def _take_parts_out(conn: sqlite3.Connection, import_id: int) -> None:
+    """Delete the parts of a batch that was cut off: they come again."""
+    decoded = _header(conn, import_id)
+    first_id = decoded.pop("parts_from", None)
+    if first_id is not None:
+        _take_out(conn, import_id, first_id, _last_transaction_id(conn))
+        conn.execute("UPDATE imports SET header = ? WHERE id = ?", (json.dumps(decoded), import_id))
+
+
+def _take_out(conn: sqlite3.Connection, import_id: int, first_id: int, last_id: int) -> None:
+    """Delete an import's rows from `first_id` to `last_id`; whose they were becomes pending."""
+    rows = (first_id, last_id, import_id)
     conn.execute(
         "UPDATE users SET credit_score = NULL WHERE id IN (SELECT v.user_id FROM transactions t"
-        " JOIN vault v ON v.identity_key = t.identity_key WHERE t.id BETWEEN ? AND ?)",
+        " JOIN vault v ON v.identity_key = t.identity_key WHERE t.id BETWEEN ? AND ? AND t.import_id = ?)",
         rows,
     )
-    conn.executemany(
-        "UPDATE balances SET crores = crores - ?, paise = paise - ?, last_id = ? WHERE identity_key = ?",
-        [
-            (crores, paise, tail["first_id"] - 1, key)
-            for _, key, crores, paise in conn.execute(_SIGNED, rows).fetchall()
-        ],
-    )
-    deleted = conn.execute("DELETE FROM transactions WHERE id BETWEEN ? AND ?", rows).rowcount
+    subtract_rows(conn, *rows)
+    these = "id BETWEEN ? AND ? AND import_id = ?"
+    deleted = conn.execute(f"DELETE FROM transactions WHERE {these}", rows).rowcount
     # The ids may come again: what then has them is not scored yet.
-    _set_scored_through(conn, min(_scored_through(conn), tail["first_id"] - 1))
-    tail["last_id"] = tail["first_id"] - 1
-    conn.execute(
-        "UPDATE imports SET header = ?, rows_imported = rows_imported - ? WHERE id = ?",
-        (json.dumps(decoded), deleted, import_id),
-    )
+    _set_scored_through(conn, min(_scored_through(conn), first_id - 1))
+    conn.execute("UPDATE imports SET rows_imported = rows_imported - ? WHERE id = ?", (deleted, import_id))
 
 
-def _stands_at(conn: sqlite3.Connection, import_id: int, from_bytes: int) -> bool:
+def _header(conn: sqlite3.Connection, import_id: int) -> dict[str, Any]:
+    (header,) = conn.execute("SELECT header FROM imports WHERE id = ?", (import_id,)).fetchone()
+    decoded: dict[str, Any] = json.loads(header)
+    return decoded
+
+
+def _stands_at(conn: sqlite3.Connection, import_id: int, stands_at: list[int]) -> bool:
     row = conn.execute(
-        "SELECT bytes_done FROM imports WHERE id = ? AND ended_at_ms IS NULL", (import_id,)
+        "SELECT bytes_done, rows_imported FROM imports WHERE id = ? AND ended_at_ms IS NULL", (import_id,)
     ).fetchone()
-    return row is not None and row[0] == from_bytes
+    return row is not None and list(row) == stands_at
 
 
 def _last_import_id(conn: sqlite3.Connection) -> int:

@@ -22,6 +22,7 @@ from ledgerd.domain.events import BillIssued, Event, LoanDisbursed, PaymentRecor
 from ledgerd.domain.loan import Loan, evolve, next_bill, repay
 from ledgerd.domain.scoring import ScoreRules
 from ledgerd.ids import format_id
+from ledgerd.storage.balances import differing_balances
 from ledgerd.storage.chain import GENESIS, batch_digest, event_hash
 from ledgerd.storage.files import database_id
 from ledgerd.storage.journal import events_after, head_seq
@@ -30,7 +31,7 @@ from ledgerd.storage.ports import StoredEvent, StoreError
 from ledgerd.storage.projections import LoanRow, bill_values, load_rows, payment_values, projected_seq
 from ledgerd.storage.runs import check_clock, read_clock
 from ledgerd.storage.sqlite import connect_reader, file_uri
-from ledgerd.storage.transactions import differing_balances, recompute_scores
+from ledgerd.storage.transactions import recompute_scores
 
 DIFFERENCES_SHOWN_MAX = 100
 PAGE_LOANS = 500

@@ -109,7 +109,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 async def kill_in_the_middle(service: Service, path: Path, victim: str) -> None:
     """Import, stop the importing process when it has come further than it was, and kill."""
-    look = "SELECT COALESCE(MAX(bytes_done), 0), MAX(ended_at_ms) FROM imports"
+    look = "SELECT MAX(rows_imported), MAX(ended_at_ms) FROM imports"
     with closing(tables(service)) as connection:
         was = connection.execute(look).fetchone()
         command = asyncio.create_task(imported(service, path))

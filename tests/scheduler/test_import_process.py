@@ -36,10 +36,10 @@ ID = "234123412346"
 
 
 def answers(
-    path: Path, *known: KnownImport, kind: str = "aadhaar", batch_bytes: int = 128 * 1024
+    path: Path, *known: KnownImport, kind: str = "aadhaar", chunk_bytes: int = 128 * 1024
 ) -> list[Answer]:
     sent: list[Answer] = []
-    import_stream(Request(str(path), kind, INDEX_KEY, list(known), batch_bytes), sent.append)
+    import_stream(Request(str(path), kind, INDEX_KEY, list(known), chunk_bytes), sent.append)
     return sent
 
 
@@ -86,9 +86,11 @@ def test_every_watermark_has_the_digest_of_what_is_before_it(tmp_path: Path) -> 
     with path.open("ab") as file:
         file.write(long_row + b'\n"' + ID.encode() + b'",2024-01-01,CREDIT,"1')
     data = path.read_bytes()
-    sent = answers(path, batch_bytes=700)
+    sent = answers(path, chunk_bytes=100)
     batches = [message for message in sent if isinstance(message, Batch)]
-    assert len(batches) > 5
+    marks = [batch.bytes_done for batch in batches]
+    assert marks == sorted(marks)
+    assert len(set(marks)) > 5
     for batch in batches:
         assert batch.digest == hashlib.sha256(data[: batch.bytes_done]).digest()
         assert batch.lines_done == data[: batch.bytes_done].count(b"\n")
@@ -312,12 +314,18 @@ def test_a_row_of_hundreds_of_megabytes_is_one_reject_in_bounded_memory(tmp_path
     assert peak_kib * 1024 < 80_000_000
 
 
-def test_the_rows_of_a_batch_come_in_groups_in_order_of_their_keys(tmp_path: Path) -> None:
+def test_a_batch_comes_in_parts_in_order_of_identities(tmp_path: Path) -> None:
     path = tmp_path / "bank.csv"
-    write_sample(path, 50, seed=1, rows_each=3)
-    batch = answers(path)[1]
-    keys = [row[0] for row in rows(batch if isinstance(batch, Batch) else None)]
+    write_sample(path, 50, seed=1, rows_each=16)
+    size = path.stat().st_size
+    header = path.read_bytes().index(b"\n") + 1
+    sent = answers(path, chunk_bytes=size // 3 + 1)
+    parts = [message for message in sent if isinstance(message, Batch)]
+    assert [part.bytes_done for part in parts] == [header, header, size]
+    assert [(part.lines_done, part.digest) for part in parts[:2]] == [
+        (1, hashlib.sha256(path.read_bytes()[:header]).digest())
+    ] * 2
+    assert [len(rows(part)) for part in parts] == [267, 267, 266]
+    keys = [row[0] for part in parts for row in rows(part)]
     assert keys == sorted(keys)
-    assert len(keys) == 150
-    assert isinstance(batch, Batch)
-    assert [len(group) for group in msgspec.msgpack.decode(batch.rows)] == [256, 256, 88]
+    assert [len(group) for group in msgspec.msgpack.decode(parts[0].rows)] == [256, 256, 256, 256, 44]

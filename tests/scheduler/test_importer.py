@@ -174,7 +174,7 @@ async def test_the_header_may_be_the_last_line(store: SqliteStore, path: Path) -
 async def test_a_kill_at_any_point_loses_and_doubles_nothing(
     store: SqliteStore, path: Path, answers_taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importer, "BATCH_BYTES", 80_000)
+    monkeypatch.setattr(importer, "CHUNK_BYTES", 80_000)
     write_sample(path, 250, seed=4, rows_each=48)
     lines = read_lines(path)
     for bad in range(100, len(lines), 997):
@@ -268,7 +268,7 @@ async def test_the_process_is_killed_again_and_again(
     seed: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(importer, "BATCH_BYTES", 80_000)
+    monkeypatch.setattr(importer, "CHUNK_BYTES", 80_000)
     monkeypatch.setattr(importer, "PIPE_BYTES", 64 * 1024)
     write_sample(path, 300, seed, rows_each=100)
     lines = read_lines(path)

@@ -264,7 +264,7 @@ async def test_without_a_csv_everybody_has_the_lowest_score(store: SqliteStore, 
 async def test_a_close_cuts_an_import_off_and_the_next_start_goes_on(
     store: SqliteStore, path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importer, "BATCH_BYTES", 80_000)
+    monkeypatch.setattr(importer, "CHUNK_BYTES", 80_000)
     write_sample(path, 300, seed=3, rows_each=40, balances_paise={IDS[0]: 568_450_00})
     store.register(0, IDS[0])
     first = make()

@@ -18,6 +18,7 @@ from ledgerd.domain.events import Event, Terms, encode_event, kind_of
 from ledgerd.domain.loan import Loan, bring_up_to_date, decide, evolve
 from ledgerd.domain.money import daily_rate
 from ledgerd.domain.scoring import ScoreRules, score
+from ledgerd.storage.balances import differing_balances
 from ledgerd.storage.chain import GENESIS, event_hash
 from ledgerd.storage.engine import Engine
 from ledgerd.storage.files import make_files
@@ -27,7 +28,6 @@ from ledgerd.storage.ports import Entry, Loaded, NewEvent, StoredEvent
 from ledgerd.storage.projections import project
 from ledgerd.storage.sqlite import InlineDatabase, connect_reader, connect_writer, file_uri, transact
 from ledgerd.storage.tail import Tail
-from ledgerd.storage.transactions import differing_balances
 
 START = 739_000
 BORROWER = 7
