@@ -42,7 +42,7 @@ from ledgerd.storage.vault import Vault
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-CHUNKS_A_BATCH: Final = 8  # some 100,000 rows of 150 bytes each in memory
+CHUNKS_A_BATCH: Final = 16  # some 100,000 rows of 150 bytes each in memory
 REJECTS_A_BATCH: Final = 1_000
 ROWS_A_GROUP: Final = 64  # what the store writes by one statement
 NICENESS: Final = 10  # payments come first

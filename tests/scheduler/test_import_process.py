@@ -86,7 +86,7 @@ def test_every_watermark_has_the_digest_of_what_is_before_it(tmp_path: Path) -> 
     with path.open("ab") as file:
         file.write(long_row + b'\n"' + ID.encode() + b'",2024-01-01,CREDIT,"1')
     data = path.read_bytes()
-    sent = answers(path, chunk_bytes=100)
+    sent = answers(path, chunk_bytes=40)
     batches = [message for message in sent if isinstance(message, Batch)]
     marks = [batch.bytes_done for batch in batches]
     assert marks == sorted(marks)
