@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal, cast
 
 import msgspec
 
-from ledgerd.domain.transactions import Columns, resolve_columns, row_parser
+from ledgerd.domain.transactions import Columns, RowParser, resolve_columns
 from ledgerd.scheduler.csv_reader import RECORD_BYTES_MAX, CsvReader, NotTextError, Row
 from ledgerd.scheduler.import_protocol import (
     LENGTH_BYTES,
@@ -58,7 +58,6 @@ _DIGIT_BEFORE_THE_LAST_FOUR: Final = re.compile(r"\d(?=(?:[^\d]*\d){4})")
 
 Send = Callable[[msgspec.Struct], None]
 Transaction = tuple[bytes, str, int, int]
-Parse = Callable[[list[str]], Transaction | str]
 
 
 class UnusableFileError(Exception):
@@ -92,9 +91,9 @@ def import_stream(request: Request, send: Send) -> None:
             )
         )
         vault = _hashing_vault(request)
-        parse = row_parser(columns, lambda text: _identity_key(vault, text))
+        parser = RowParser(columns, lambda text: _identity_key(vault, text))
         reader = CsvReader(start_bytes, start_lines)
-        _stream_rows(file, request.chunk_bytes, reader, prefix, parse, send, is_header_ended)
+        _stream_rows(file, request.chunk_bytes, reader, prefix, parser, send, is_header_ended)
 
 
 def open_regular(path: str) -> FileIO:
@@ -220,14 +219,14 @@ def _stream_rows(
     chunk_bytes: int,
     reader: CsvReader,
     prefix: _Hash,
-    parse: Parse,
+    parser: RowParser[bytes],
     send: Send,
     is_header_ended: bool,
 ) -> None:
     """Read from where the reader stands to the end of the file, hashing up to each watermark."""
     file.seek(reader.offset)
     unhashed, hashed_bytes = bytearray(), reader.offset
-    batch = _OpenBatch(reader, prefix, parse)
+    batch = _OpenBatch(reader, prefix, parser)
 
     def hash_up_to(offset: int) -> None:
         nonlocal hashed_bytes
@@ -258,10 +257,10 @@ class _OpenBatch:
     concerns few pages of the store's balances; only the last part moves the watermark.
     """
 
-    def __init__(self, reader: CsvReader, prefix: _Hash, parse: Parse) -> None:
+    def __init__(self, reader: CsvReader, prefix: _Hash, parser: RowParser[bytes]) -> None:
         self._reader = reader
         self._prefix = prefix
-        self._parse = parse
+        self._parser = parser
         self._begin()
 
     def _begin(self) -> None:
@@ -277,8 +276,13 @@ class _OpenBatch:
     def add(self, rows: list[Row]) -> None:
         """Sort the rows of a chunk out."""
         self._chunks += 1
+        if all(type(row[2]) is list for row in rows):
+            transactions = self._parser.rows([cast(list[str], row[2]) for row in rows])
+            if transactions is not None:  # as nearly always
+                self._transactions += transactions
+                return
         for line, _, fields, text in rows:
-            parsed = fields if isinstance(fields, str) else self._parse(fields)
+            parsed = fields if isinstance(fields, str) else self._parser.row(fields)
             if isinstance(parsed, str):
                 self._rejects.append((line, parsed, mask_numbers(text)[:REJECT_CHARACTERS_MAX]))
             else:
