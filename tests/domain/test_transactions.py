@@ -150,3 +150,8 @@ def test_rows_at_once_are_what_each_is_or_none_at_all(rows: list[list[str]]) -> 
 @given(st.lists(GOOD.map(list), min_size=1))
 def test_good_rows_are_read_at_once(rows: list[list[str]]) -> None:
     assert PARSER.rows(rows) == [PARSE(row) for row in rows]
+
+
+def test_an_amount_with_a_comma_is_not_two() -> None:
+    good, bad = ["abcd", "2024-02-29", "CREDIT", "1.00"], ["abcd", "2024-02-29", "CREDIT", "1.00,2.00"]
+    assert PARSER.rows([good, bad]) is None
