@@ -13,7 +13,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-v
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test check format lock bench-quick bench-billing clean
+.PHONY: help venv run demo test check format lock bench-quick bench-billing bench-scoring clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,9 @@ bench-quick: $(STAMP) ## Measure the main loads in under three minutes
 
 bench-billing: $(STAMP) ## Measure billing a large book (LOANS=1000000), and payments meanwhile
 	$(BIN)/python -m bench.billing --loans $(LOANS)
+
+bench-scoring: $(STAMP) ## Measure the import of five million rows over the csv module's plain loop
+	$(BIN)/python -m bench.scoring
 
 clean: ## Remove what checks and builds leave behind; .venv and data stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -28,7 +28,7 @@ from ledgerd.domain.scoring import ScoreRules
 from ledgerd.http.accounts import Accounts
 from ledgerd.http.addresses import TrustedProxies
 from ledgerd.http.application import build_application, request_id_chooser
-from ledgerd.http.keyring import load_or_create_keyring
+from ledgerd.http.keyring import Keyring, load_or_create_keyring
 from ledgerd.http.passwords import Passwords
 from ledgerd.http.services import Services
 from ledgerd.http.throttle import Throttle
@@ -37,7 +37,7 @@ from ledgerd.ids import Ids
 from ledgerd.observe import AccessLog, Metrics, log
 from ledgerd.scheduler.billing import Billing
 from ledgerd.scheduler.cron import Alarm
-from ledgerd.scheduler.importer import Identities, ImportSummary
+from ledgerd.scheduler.importer import Identities, ImportSummary, Progress
 from ledgerd.scheduler.scoring import Scoring
 from ledgerd.storage.engine import Engine
 from ledgerd.storage.files import open_memory
@@ -102,7 +102,7 @@ class Service:
         """Close everything, in the opposite order of opening."""
         await self.stack.aclose()
 
-    async def import_transactions(self, path: Path, progress: Callable[[int, int], None]) -> ImportSummary:
+    async def import_transactions(self, path: Path, progress: Progress) -> ImportSummary:
         """Import a CSV of bank history, then score whom it touches; raises ImportFailed."""
         return await self.scoring.import_now(path, progress)
 
@@ -116,6 +116,7 @@ class Service:
             self._set_alarm("billing", config.scheduler.billing_cron, self.billing.tonight)
         self._set_alarm("scoring", config.scheduler.scoring_cron, self.scoring.refresh)
         self.begin(self.billing.catch_up(start_day or 0))
+        self.scoring.watch(lambda: asyncio.sleep(config.scoring.watch_s))
 
     def _set_alarm(self, name: str, line: str, work: Callable[[], Awaitable[object]]) -> None:
         alarm = Alarm(name, line, self.config.clock.zone, work, self.chance.time_s)
@@ -175,7 +176,12 @@ async def _compose(service: Service, *, background: bool) -> None:
     )
     stack.callback(registry.close)
     service.scoring = scoring = Scoring(
-        store, identities, score_rules(config), config.scoring.transactions_path, chance.time_s
+        store,
+        identities,
+        score_rules(config),
+        config.scoring.transactions_path,
+        config.scoring.rejects_bytes,
+        chance.time_s,
     )
     await store.write("use_score_rules", *msgspec.structs.astuple(score_rules(config)))
     if background:
@@ -185,18 +191,7 @@ async def _compose(service: Service, *, background: bool) -> None:
         store, registry, clock, ids, config.scheduler.billing_window, metrics, scoring.refresh
     )
     stack.push_async_callback(service.billing.close)
-    revocations = Revocations(chance.time_s)
-    auth = config.auth
-    tokens = Tokens(
-        keyring, auth.issuer, auth.audience, auth.access_ttl_s, auth.token_cache, chance.time_s, revocations
-    )
-    passwords = Passwords(auth.password_workers, chance.random_bytes)
-    stack.callback(passwords.close)
-    throttle = Throttle(auth.login_failures, chance.time_s)
-    accounts = Accounts(
-        store, vault, tokens, passwords, throttle, revocations, ids, chance.random_bytes, chance.time_s, auth
-    )
-    await accounts.load_revocations()
+    tokens, accounts = await _open_accounts(service, vault, keyring, ids)
     lending = LendingRules(
         config.lending.min_credit_score,
         config.lending.min_annual_income_paise,
@@ -218,6 +213,32 @@ async def _compose(service: Service, *, background: bool) -> None:
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         ready=True,
     )
+
+
+async def _open_accounts(
+    service: Service, vault: Vault, keyring: Keyring, ids: Ids
+) -> tuple[Tokens, Accounts]:
+    auth, chance = service.config.auth, service.chance
+    revocations = Revocations(chance.time_s)
+    tokens = Tokens(
+        keyring, auth.issuer, auth.audience, auth.access_ttl_s, auth.token_cache, chance.time_s, revocations
+    )
+    passwords = Passwords(auth.password_workers, chance.random_bytes)
+    service.stack.callback(passwords.close)
+    accounts = Accounts(
+        service.store,
+        vault,
+        tokens,
+        passwords,
+        Throttle(auth.login_failures, chance.time_s),
+        revocations,
+        ids,
+        chance.random_bytes,
+        chance.time_s,
+        auth,
+    )
+    await accounts.load_revocations()
+    return tokens, accounts
 
 
 async def _open_store(service: Service) -> RemoteStore | Engine:

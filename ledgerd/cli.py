@@ -5,7 +5,7 @@ exit code 1.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -21,6 +21,7 @@ from ledgerd.app import score_rules
 from ledgerd.config import Config
 from ledgerd.config_file import ConfigError, ignored_variables, load_config
 from ledgerd.control import CommandFailed, run_command
+from ledgerd.control import Progress as Show
 from ledgerd.observe import configure_logging, log
 from ledgerd.scheduler.cron import check_cron
 from ledgerd.server import CannotListen
@@ -105,15 +106,26 @@ def command(config: Config, name: str, args: dict[str, Any], label: str | None =
 
 
 @contextmanager
-def progress_bar(label: str | None) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(label: str | None) -> Iterator[Show]:
     """Show a bar while the block runs and yield what moves it; it pulses until there is a total. No bar
     without a label or a terminal.
     """
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[speed]}"),
+    )
     with Progress(*columns, console=console, disable=label is None or not console.is_terminal) as bar:
-        task = bar.add_task(label or "", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+        task = bar.add_task(label or "", total=None, speed="")
+
+        def show(done: int, total: int, rows_per_s: int = 0, /) -> None:
+            speed = f"{rows_per_s:,} rows/s" if rows_per_s else ""
+            bar.update(task, completed=done, total=total or None, speed=speed)
+
+        yield show
 
 
 def show_json(value: Any) -> None:
@@ -167,10 +179,14 @@ def demo(
 @app.command("import-transactions")
 def import_transactions(file: Path, config: ConfigOption = None) -> None:
     """Import a CSV of bank history for scoring. Each row counts once: a copy imports nothing, a grown file
-    its new rows.
+    its new rows. Bad rows go to FILE.rejects.csv, each with its line and what is wrong with it.
     """
     summary = command(settings(config), "import_transactions", {"path": str(file.absolute())}, "importing")
     show_json(summary)
+    if summary["rows_rejected"]:
+        full = f" (full: {left_out:,} are left out)" if (left_out := summary["rejects_left_out"]) else ""
+        rejected, rejects_path = summary["rows_rejected"], summary["rejects_path"]
+        typer.echo(f"{rejected:,} rows rejected: see {rejects_path}{full}", err=True)
 
 
 @app.command()

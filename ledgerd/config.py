@@ -196,6 +196,8 @@ class Scoring(Section, frozen=True):
     """How a bank history becomes a score."""
 
     transactions_csv: str = ""
+    watch_s: Seconds = 2
+    rejects_bytes: Annotated[int, Meta(ge=4096, le=1_000_000_000_000)] = 104_857_600
     base_balance: Rupees = "10000.00"
     step_balance: Rupees = "15000.00"
     step_points: Score = 10

@@ -2,8 +2,8 @@
 opening it here.
 
 The socket lies beside the database and is its owner's alone (0600). A command is a POST of a JSON object; the
-answer is a stream of JSON lines: any number of {"progress": [done, total]}, then {"result": ..} or {"error":
-"one line"}.
+answer is a stream of JSON lines: any number of {"progress": [done, total, rows a second]}, then one
+{"result": ..} or {"error": "one line"}.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from aiohttp import ClientError, ClientSession, ClientTimeout, UnixConnector, web
@@ -28,7 +28,13 @@ from ledgerd.scheduler.importer import ImportFailed
 from ledgerd.storage.keyfiles import KeyFileError
 from ledgerd.storage.ports import StoreError
 
-Progress = Callable[[int, int], None]
+
+class Progress(Protocol):
+    """Hears how much is done of how much, and how fast where that is told in rows."""
+
+    def __call__(self, done: int, total: int, rows_per_s: int = 0, /) -> None: ...
+
+
 Command = Callable[[Service, dict[str, Any], Progress], Awaitable[Any]]
 
 POLL_S = 0.2
@@ -133,12 +139,12 @@ class _Commands:
         args = msgspec.json.decode(await request.read())
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
-        last: tuple[int, int] | None = None
-        shown: tuple[int, int] | None = None
+        last: tuple[int, int, int] | None = None
+        shown: tuple[int, int, int] | None = None
 
-        def progress(done: int, total: int) -> None:
+        def progress(done: int, total: int, rows_per_s: int = 0, /) -> None:
             nonlocal last
-            last = (done, total)
+            last = (done, total, rows_per_s)
 
         task = asyncio.get_running_loop().create_task(_run(command, self._service, args, progress))
         try:

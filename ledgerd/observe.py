@@ -38,7 +38,10 @@ ACCESS_GATHER_S: Final = 0.1
 
 _MASK: Final = "XXXX XXXX XXXX"
 # Ids of ours (16 or 32 hexadecimal digits) may hold twelve digits in a row: they match first, and stay.
-_ID_OR_AADHAAR: Final = re.compile(r"\b[0-9a-f]{16}(?:[0-9a-f]{16})?\b|([2-9]\d{3}[ -]?\d{4}[ -]?\d{4})")
+# Between groups of four may stand what people put there, but no colon or comma: times and lists have those.
+_ID_OR_AADHAAR: Final = re.compile(
+    r"\b[0-9a-f]{16}(?:[0-9a-f]{16})?\b|([2-9]\d{3}[\s._-]{0,3}\d{4}[\s._-]{0,3}\d{4})"
+)
 _LATENCY_BUCKETS_S: Final = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
     *(0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0),

@@ -121,6 +121,21 @@ async def test_borrowers_are_scored_from_the_configured_csv(open_world, tmp_path
         assert (await world.scored(nobody))["credit_score"] == 320
 
 
+async def test_registration_wakes_the_scorer(open_world, tmp_path):
+    """Nothing else is left that could score: no CSV, no alarm, and the refresh of the start is over."""
+    disk = on_disk(tmp_path)
+    history = tmp_path / "history.csv"
+    history.write_text("user,date,transaction_type,amount\nrich,2024-01-01,CREDIT,40000.00\n")
+    async with open_world(storage=disk) as world:
+        await world.service.import_transactions(history, lambda *_: None)
+        time = world.time
+    async with open_world(storage=disk, time=time) as world:
+        await world.service.scoring.refresh()
+        for identity, score in (("rich", 320), ("poor", 300)):
+            borrower = await world.borrower(aadhar_id=identity)
+            assert (await world.scored(borrower))["credit_score"] == score
+
+
 def test_the_scale_is_the_configuration_s(tmp_path):
     config = config_in(tmp_path, scoring=Scoring(base_balance="0.00", step_balance="1.00", step_points=3))
     rules = score_rules(config)

@@ -234,6 +234,28 @@ def test_import_transactions(either: Path, tmp_path: Path):
     assert Path(grown["rejects_path"]).read_text().count("\n") == 2
 
 
+def test_import_says_how_fast_it_went_and_where_the_rejects_are(either: Path, tmp_path: Path):
+    csv = tmp_path / "history.csv"
+    csv.write_text("user,date,transaction_type,amount\n" + "x1,2026-01-01,CREDIT,1.00\n" * 50)
+    command = ("import-transactions", csv, "--config", either)
+    clean = ledgerd_here(*command, FORCE_COLOR="1", TERM="xterm", COLUMNS="120")
+    assert "rows/s" in clean.stderr  # in the bar, which this terminal shows
+    summary = answer(clean)
+    assert min(summary["seconds"], summary["rows_per_s"]) > 0
+    with csv.open("a") as file:
+        file.write("x1,2026-01-01,CREDIT,much\n" * 1200)
+    finished = ledgerd_here(*command)
+    assert answer(finished)["rows_rejected"] == 1200
+    assert finished.stderr == f"1,200 rows rejected: see {csv}.rejects.csv\n"
+    with csv.open("a") as file:
+        file.write("x1,2026-01-01,CREDIT,much\n" * 1000)
+    assert (csv.parent / "history.csv.rejects.csv").stat().st_size > 100_000
+    bounded = ledgerd_here(*command, LEDGERD_SCORING_REJECTS_BYTES="100000")
+    if either.parent == tmp_path:  # what serves has a setting of its own
+        assert answer(bounded)["rejects_left_out"] == 1000
+        assert bounded.stderr.endswith(".rejects.csv (full: 1,000 are left out)\n")
+
+
 def test_import_of_what_is_no_history(either: Path, tmp_path: Path):
     missing = tmp_path / "missing.csv"
     assert str(missing) in ledgerd_here("import-transactions", missing, "--config", either).complaint

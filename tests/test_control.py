@@ -31,7 +31,7 @@ from tests.storage.books import add_borrower, terms
 CREATE = {"name": "till", "scopes": ["ops"]}
 
 
-def silent(_done: int, _total: int) -> None:
+def silent(_done: int, _total: int, _rows_per_s: int) -> None:
     pass
 
 
@@ -102,24 +102,24 @@ async def test_a_socket_that_nobody_listens_on_is_replaced(config: Config):
 
 
 async def test_progress_arrives_while_the_command_runs(config: Config, monkeypatch: pytest.MonkeyPatch):
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, int, int]] = []
     arrived = asyncio.Event()
 
     async def work(_service: OpenService, args: dict[str, Any], progress: control.Progress) -> Any:
         progress(1, 3)
         await arrived.wait()  # the caller has seen it before the command goes on
         progress(2, 3)
-        progress(3, 3)
+        progress(3, 3, 70)
         return {"got": args}
 
-    def show(done: int, total: int) -> None:
-        seen.append((done, total))
+    def show(done: int, total: int, rows_per_s: int = 0) -> None:
+        seen.append((done, total, rows_per_s))
         arrived.set()
 
     command(monkeypatch, work)
     async with listening(config), asyncio.timeout(20):
         assert await run_command(config, "work", {"n": [1, "x"]}, show) == {"got": {"n": [1, "x"]}}
-    assert (seen[0], seen[-1]) == ((1, 3), (3, 3))
+    assert (seen[0], seen[-1]) == ((1, 3, 0), (3, 3, 70))
 
 
 @pytest.mark.parametrize("served", [True, False])
@@ -202,7 +202,7 @@ async def test_bill_tells_of_all_that_is_due_from_the_start(
             await go_on.acquire()
         return await read(store, name, *params)
 
-    def show(done: int, total: int) -> None:
+    def show(done: int, total: int, _rows_per_s: int = 0) -> None:
         if total and (done, total) not in seen:
             seen.append((done, total))
             go_on.release()

@@ -16,6 +16,7 @@ from ledgerd.config import KEYS
 from ledgerd.http.problems import PROBLEMS
 from ledgerd.http.route import Route
 from ledgerd.http.routes import ROUTES
+from ledgerd.scheduler.importer import ImportSummary
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -133,6 +134,11 @@ def test_every_curl_line_is_a_call():
         if data is not None:
             assert route.body is not None
             msgspec.json.decode(data[1], type=route.body)
+
+
+def test_the_import_s_summary_has_these_fields():
+    [shown] = re.findall(r"^\{\"path\".*\}$", README, re.MULTILINE)
+    assert list(msgspec.json.decode(shown)) == list(ImportSummary.__struct_fields__)
 
 
 def _route(method: str, path: str) -> Route | None:

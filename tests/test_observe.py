@@ -101,7 +101,12 @@ def test_what_libraries_log_comes_out_in_the_same_shape(stream):
     )
 
 
-@pytest.mark.parametrize("written", [NUMBER, "2341 2341 2346", "2341-2341-2346", f"x{NUMBER}y", f"1{NUMBER}"])
+SPLIT = [f"2341{gap}2341{gap}2346" for gap in (" ", "-", ".", "_", "\t", "\u00a0", " - ")]
+
+
+@pytest.mark.parametrize(
+    "written", [NUMBER, *SPLIT, "2341 23412346", "23412341.2346", f"x{NUMBER}y", f"1{NUMBER}"]
+)
 def test_what_looks_like_an_aadhaar_number_is_masked(written):
     class Thing:
         def __str__(self):
@@ -116,7 +121,17 @@ def test_what_looks_like_an_aadhaar_number_is_masked(written):
 
 
 @pytest.mark.parametrize(
-    "value", ["0123456789012345", "2341234123462341", "5" * 32, "1234", 5, 0.5, None, True]
+    "value",
+    [
+        "0123456789012345",
+        "2341234123462341",
+        "5" * 32,
+        "1234",
+        "2026-11-23T03:11:49.703123Z",
+        "2341, 2341, 2346",
+        5,
+        None,
+    ],
 )
 def test_ids_and_numbers_stay_as_they_are(value):
     assert mask_aadhaar(None, "info", {"event": "e", "value": value})["value"] == value

@@ -76,7 +76,7 @@ async def make_clients(stage: Stage) -> None:
     for name, scope in CLIENTS.items():
         stage.command(f"ledgerd client create {name} --scope {scope}")
         wanted = {"name": name, "scopes": [scope]}
-        made = await run_command(stage.sandbox.config, "create_client", wanted, lambda _done, _total: None)
+        made = await run_command(stage.sandbox.config, "create_client", wanted, lambda *_: None)
         stage.credentials[name] = made
         credentials = {key: made[key] for key in ("client_id", "client_secret")}
         grant = await stage.call(

@@ -31,12 +31,16 @@ class KnownImport(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Request(msgspec.Struct, array_like=True, frozen=True):
-    """What to import. `identity_kind` is "aadhaar" or "opaque"; `index_key` is the vault's."""
+    """What to import. `identity_kind` is "aadhaar" or "opaque"; `index_key` is the vault's.
+
+    The file is read `chunk_bytes` at a time; a part of a batch has about as many rows as a chunk.
+    """
 
     path: str
     identity_kind: str
     index_key: bytes
     known: list[KnownImport]
+    chunk_bytes: int
 
     def __repr__(self) -> str:
         """Tell the path alone: a key is never shown."""
@@ -61,8 +65,10 @@ class Started(msgspec.Struct, array_like=True, frozen=True, tag="started"):
 class Batch(msgspec.Struct, array_like=True, frozen=True, tag="batch"):
     """Some rows, and how far the file is read with them; `digest` is SHA-256 of its first `bytes_done` bytes.
 
-    `rows` is MessagePack, which the parent hands on unread: [[identity key, kind, amount in paise, day
-    number]].
+    A batch comes in parts, whose rows are from anywhere in it: all but the last stand where it begins.
+
+    `rows` is MessagePack, which the parent hands on unread: groups of rows in order of their keys, each a
+    flat list of identity key, kind, amount in paise, day number, again and again.
     """
 
     bytes_done: int

@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -32,9 +32,14 @@ from ledgerd.scheduler.import_protocol import (
 )
 from ledgerd.scheduler.rejects import RejectsFile
 
+T = TypeVar("T")
+
+CHUNK_BYTES = 256 * 1024  # of the CSV, some 6,000 rows: about what one transaction of the store adds
+PIPE_BYTES = 4 * 1024 * 1024  # what is read ahead of the store: a batch, so that neither waits for the other
+
 _ANSWERS = msgspec.msgpack.Decoder(Answer)
 
-Progress = Callable[[int, int], None]  # bytes done, bytes in all
+Progress = Callable[[int, int, int], None]  # bytes done, bytes in all, rows a second
 
 
 class NamedStore(Protocol):
@@ -63,7 +68,10 @@ class ImportFailed(Exception):
 
 
 class ImportSummary(msgspec.Struct, frozen=True):
-    """What one import did; `is_new` is False when the content was known already and nothing was done."""
+    """What one import did; `is_new` is False when the content was known already and nothing was done.
+
+    `rejects_left_out` is how many rejected rows found no room in the rejects file.
+    """
 
     path: str
     is_new: bool
@@ -71,29 +79,34 @@ class ImportSummary(msgspec.Struct, frozen=True):
     rows_imported: int
     rows_rejected: int
     rejects_path: str | None
+    rejects_left_out: int
+    seconds: float
+    rows_per_s: int
 
 
 async def import_file(
     store: NamedStore,
     identities: Identities,
     path: Path,
+    rejects_bytes: int,
     time_s: Callable[[], float],
     on_progress: Progress | None = None,
 ) -> ImportSummary:
-    """Import what is new in a file. `time_s` gives Unix seconds.
+    """Import what is new in a file. `rejects_bytes` bounds its rejects file; `time_s` gives Unix seconds.
 
     Raises ImportFailed when the file can't be read, is no such CSV, or another import gets in the way.
     """
     path = path.absolute()  # noqa: ASYNC240 - looks at no disk
     answer = await store.read("known_imports")
     known = msgspec.convert(answer["imports"], list[KnownImport])
-    request = Request(str(path), identities.kind, identities.index_key, known)
-    run = _Run(store, path, {entry.import_id: entry for entry in known}, answer["last_id"], time_s)
+    request = Request(str(path), identities.kind, identities.index_key, known, CHUNK_BYTES)
+    rejects = RejectsFile(path, rejects_bytes)
+    run = _Run(store, path, rejects, {entry.import_id: entry for entry in known}, answer["last_id"], time_s)
     async with _importing_process(request) as process:
         while not run.is_finished:
             await run.take(await _next_answer(process, path))
             if on_progress is not None:
-                on_progress(run.bytes_done, max(run.bytes_done, run.size_bytes))
+                on_progress(run.bytes_done, max(run.bytes_done, run.size_bytes), run.rows_per_s)
     return run.summary()
 
 
@@ -104,6 +117,7 @@ class _Run:
         self,
         store: NamedStore,
         path: Path,
+        rejects: RejectsFile,
         known: dict[int, KnownImport],
         last_id: int,
         time_s: Callable[[], float],
@@ -116,11 +130,24 @@ class _Run:
         self._known = known
         self._last_id = last_id
         self._time_s = time_s
-        self._rejects = RejectsFile(path)
+        self._rejects = rejects
         self._started: Started | None = None
         self._import_id: int | None = None
+        self._rows_before = 0  # when an import goes on that was cut off
         self._rows_imported = 0
         self._rows_rejected = 0
+        self._rejects_left_out = 0
+        self._started_s = time_s()
+
+    @property
+    def seconds(self) -> float:
+        """Since the import began; never below 0, whatever is done to the clock."""
+        return max(0.0, self._time_s() - self._started_s)
+
+    @property
+    def rows_per_s(self) -> int:
+        """The speed so far, rejected rows included."""
+        return int((self._rows_imported + self._rows_rejected) / (self.seconds or 1.0))
 
     async def take(self, message: Answer) -> None:
         """Make one answer durable."""
@@ -137,7 +164,7 @@ class _Run:
                     await self._store.write(
                         "import_batch",
                         self._import_id,
-                        self.bytes_done,
+                        [self.bytes_done, self._rows_before + self._rows_imported],
                         *mark,
                         message.rows,
                         len(message.rejects),
@@ -155,7 +182,15 @@ class _Run:
         rejects_path = str(self._rejects.path) if self._rows_rejected else None
         is_new = self._import_id is not None
         return ImportSummary(
-            str(self._path), is_new, self.bytes_done, self._rows_imported, self._rows_rejected, rejects_path
+            str(self._path),
+            is_new,
+            self.bytes_done,
+            self._rows_imported,
+            self._rows_rejected,
+            rejects_path,
+            self._rejects_left_out,
+            round(self.seconds, 3),
+            self.rows_per_s,
         )
 
     async def _begin(self) -> None:
@@ -180,6 +215,7 @@ class _Run:
         )
         self._check(reply)
         self._import_id = reply["import_id"]
+        self._rows_before = reply["rows_imported"]
 
     async def _finish(self, message: Finished) -> None:
         matched = self._known.get(self._started.matched or 0) if self._started is not None else None
@@ -193,7 +229,7 @@ class _Run:
         reply = await self._store.write(
             "import_end",
             self._import_id,
-            self.bytes_done,
+            [self.bytes_done, self._rows_before + self._rows_imported],
             [message.bytes_done, message.lines_done, message.digest],
             tail is not None,
             b"\x90" if tail is None else tail.rows,
@@ -204,13 +240,14 @@ class _Run:
 
     async def _keep(self, rejects: list[Reject]) -> None:
         if rejects:
-            await self._to_rejects(lambda: self._rejects.append(rejects))
+            written = await self._to_rejects(lambda: self._rejects.append(rejects))
             self._rows_rejected += len(rejects)
+            self._rejects_left_out += len(rejects) - written
 
-    async def _to_rejects(self, work: Callable[[], None]) -> None:
+    async def _to_rejects(self, work: Callable[[], T]) -> T:
         """Rejects that can't be written stop the import: none may be lost."""
         try:
-            await asyncio.to_thread(work)
+            return await asyncio.to_thread(work)
         except OSError as error:
             raise ImportFailed(f"{self._rejects.path}: {error.strerror}") from None
 
@@ -233,6 +270,7 @@ async def _importing_process(request: Request) -> AsyncIterator[asyncio.subproce
         "ledgerd.scheduler.import_process",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        limit=PIPE_BYTES,
     )
     try:
         assert process.stdin is not None

@@ -2,13 +2,15 @@
 
 What holds: one refresh at a time, whoever asks; no borrower gets a first score while an import runs; nothing
 is read while nothing happens. An import that fails is logged and kept in `last_error`; who is pending is
-scored all the same, from what is stored. Built by app.py; woken by registration, refreshed by the cron.
+scored all the same, from what is stored. Built by app.py; woken by registration, refreshed by the cron and by
+the watch over the file.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +32,10 @@ FileStamp = tuple[int, int, int, int]
 
 
 class Scoring:
-    """The scores of one service. `time_s` gives Unix seconds; without `csv_path` nothing is imported."""
+    """The scores of one service. `rejects_bytes` bounds each rejects file, `time_s` gives Unix seconds.
+
+    Without `csv_path` nothing is imported by itself.
+    """
 
     def __init__(
         self,
@@ -38,6 +43,7 @@ class Scoring:
         identities: Identities,
         rules: ScoreRules,
         csv_path: Path | None,
+        rejects_bytes: int,
         time_s: Callable[[], float],
     ) -> None:
         self.last_error: str | None = None
@@ -45,12 +51,15 @@ class Scoring:
         self._rules = rules
         self._csv_path = csv_path
         self._identities = identities
+        self._rejects_bytes = rejects_bytes
         self._time_s = time_s
         self._woken = asyncio.Event()
         self._scoring = asyncio.Lock()
+        self._looked: FileStamp | None = None  # as the last refresh found the file, whatever came of it
         self._imported: FileStamp | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._waking: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Refresh in the background, and score whoever registers from then on."""
@@ -59,9 +68,20 @@ class Scoring:
         self._waking = asyncio.get_running_loop().create_task(self._score_when_woken())
         self._waking.add_done_callback(_tell_if_failed)
 
+    def watch(self, wait: Callable[[], Awaitable[object]]) -> None:
+        """Look at the CSV after each `wait`, and refresh when it has changed.
+
+        A file that is still being written is left until it stands still for one look; the cron takes it all
+        the same.
+        """
+        if self._csv_path is not None:
+            watching = self._watch(self._csv_path, wait)
+            self._watching = asyncio.get_running_loop().create_task(watching)
+            self._watching.add_done_callback(_tell_if_failed)
+
     async def close(self) -> None:
         """Stop; an import under way is cut off and goes on at the next start."""
-        tasks = [task for task in (self._waking, self._refreshing) if task is not None]
+        tasks = [task for task in (self._waking, self._watching, self._refreshing) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -81,7 +101,13 @@ class Scoring:
         """Import another file, after what is under way, and score whom it touches; raises ImportFailed."""
         async with self._scoring:
             return await import_and_score(
-                self._store, self._identities, self._rules, path, self._time_s, on_progress
+                self._store,
+                self._identities,
+                self._rules,
+                path,
+                self._rejects_bytes,
+                self._time_s,
+                on_progress,
             )
 
     def _begin_refresh(self) -> asyncio.Task[None]:
@@ -96,12 +122,27 @@ class Scoring:
                 await self._import_if_changed(self._csv_path)
             await score_all(self._store, self._rules)
 
+    async def _watch(self, path: Path, wait: Callable[[], Awaitable[object]]) -> None:
+        before: FileStamp | None = None
+        while True:
+            await wait()
+            stamp: FileStamp | None = None
+            with suppress(OSError):  # the refresh says so when a file is missing
+                stamp = await asyncio.to_thread(_stamp, path)
+            if stamp is not None and stamp == before and stamp != self._looked:
+                with suppress(Exception):  # the refresh has told it; the next look is taken all the same
+                    await self.refresh()
+            before = stamp
+
     async def _import_if_changed(self, path: Path) -> None:
+        self._looked = None
         try:
-            stamp = await asyncio.to_thread(_stamp, path)
+            stamp = self._looked = await asyncio.to_thread(_stamp, path)
             if stamp == self._imported:
                 return
-            summary = await import_file(self._store, self._identities, path, self._time_s)
+            summary = await import_file(
+                self._store, self._identities, path, self._rejects_bytes, self._time_s
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, who is pending is scored all the same
             reason = f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)
             if reason != self.last_error:  # a file that stays away is told once
@@ -117,6 +158,7 @@ class Scoring:
                 rows_imported=summary.rows_imported,
                 rows_rejected=summary.rows_rejected,
                 rejects_file=summary.rejects_path,
+                rejects_left_out=summary.rejects_left_out,
             )
 
     async def _score_when_woken(self) -> None:
@@ -135,11 +177,12 @@ async def import_and_score(
     identities: Identities,
     rules: ScoreRules,
     path: Path,
+    rejects_bytes: int,
     time_s: Callable[[], float],
     on_progress: Progress | None = None,
 ) -> ImportSummary:
     """Import one file, then score whom it touches and who is pending; raises ImportFailed."""
-    summary = await import_file(store, identities, path, time_s, on_progress)
+    summary = await import_file(store, identities, path, rejects_bytes, time_s, on_progress)
     await score_all(store, rules)
     return summary
 

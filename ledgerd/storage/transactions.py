@@ -1,10 +1,11 @@
 """Named reads and writes of the bank history: imports with their watermarks, and the scores that follow from
 it.
 
-What holds: rows and watermark of a batch are written together; a batch is refused unless the import stands
-where the batch begins, so that two importers never count a row twice. `meta.scored_through` is the last
-transaction whose borrower has been scored again since. Called by name through the store:
-scheduler/importer.py, scheduler/scoring.py, `verify`.
+What holds: rows, their balances and the watermark are written together; a batch is refused unless the import
+stands where the batch begins, so that two importers never count a row twice. A batch may come in parts: only
+the last one moves the watermark, and when an import goes on the parts of a batch that is not whole are taken
+out. `meta.scored_through` is the last transaction whose borrower has been scored again since. Called by name
+through the store: scheduler/importer.py, scheduler/scoring.py, `verify`.
 """
 
 from __future__ import annotations
@@ -12,21 +13,16 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final
 
 import msgspec
 
 from ledgerd.domain.scoring import ScoreRules, score
+from ledgerd.storage.balances import add_rows, balances_of, subtract_rows
 
-# The largest amounts, 9,224 times one person's, would overflow SQLite's sum: it is taken in halves.
-_LOW_BITS: Final = 20
-_BALANCES: Final = f"""
-    SELECT v.user_id, t.kind, SUM(t.amount_paise >> {_LOW_BITS}), SUM(t.amount_paise & {(1 << _LOW_BITS) - 1})
-    FROM vault v CROSS JOIN transactions t ON t.identity_key = v.identity_key
-    WHERE v.user_id IN (SELECT value FROM json_each(?))
-    GROUP BY v.user_id, t.kind
-"""
-_rows_decoder: Final = msgspec.msgpack.Decoder(list[tuple[bytes, str, int, int]])
+_ROW_VALUES: Final = 4
+_rows_decoder: Final = msgspec.msgpack.Decoder(list[list[Any]])
 
 
 def known_imports(conn: sqlite3.Connection) -> dict[str, Any]:
@@ -69,8 +65,8 @@ def import_begin(
     digest].
 
     `replaces_tail`: the matched import's last rows came from a record that was not whole; they are taken out,
-    to be read again. `seen_last_id` is last_id of known_imports. Returns {"import_id"}, or {"refused":
-    "imports-changed"} when another import has begun or gone on since then.
+    to be read again. `seen_last_id` is last_id of known_imports. Returns {"import_id", "rows_imported"}, or
+    {"refused": "imports-changed"} when another import has begun or gone on since then.
     """
     if _last_import_id(conn) != seen_last_id:
         return {"refused": "imports-changed"}
@@ -83,8 +79,12 @@ def import_begin(
         if ended_at_ms is None:
             if done != bytes_done:
                 return {"refused": "imports-changed"}
-            conn.execute("UPDATE imports SET file_name = ? WHERE id = ?", (file_name, matched_id))
-            return {"import_id": matched_id}
+            _take_parts_out(conn, matched_id)
+            (rows_imported,) = conn.execute(
+                "UPDATE imports SET file_name = ? WHERE id = ? RETURNING rows_imported",
+                (file_name, matched_id),
+            ).fetchone()
+            return {"import_id": matched_id, "rows_imported": rows_imported}
         if replaces_tail:
             _take_tail_out(conn, matched_id)
     cursor = conn.execute(
@@ -92,30 +92,38 @@ def import_begin(
         " rows_rejected, started_at_ms) VALUES (?, ?, ?, ?, ?, 0, 0, ?)",
         (file_name, bytes_done, lines_done, digest, header, now_ms),
     )
-    return {"import_id": cursor.lastrowid}
+    return {"import_id": cursor.lastrowid, "rows_imported": 0}
 
 
 def import_batch(
     conn: sqlite3.Connection,
     import_id: int,
-    from_bytes: int,
+    stands_at: list[int],
     bytes_done: int,
     lines_done: int,
     digest: bytes,
     rows: bytes,
     rejected_count: int,
 ) -> dict[str, Any]:
-    """Add rows and move the watermark, if it stands at `from_bytes`.
+    """Add rows and move the watermark, if the import stands at `stands_at` = [bytes, rows]. Each part of a
+    batch but the last leaves the watermark where it is.
 
-    `rows` is MessagePack: [[identity key, kind, amount in paise, day number]]. Returns {"rows_imported"}, or
-    {"refused": "import-moved"} when somebody else has gone on with this import.
+    `rows` is MessagePack: groups of rows, each group a flat list of identity key, kind, amount in paise, day
+    number, again and again. Returns {"rows_imported"}, or {"refused": "import-moved"} when somebody else has
+    gone on with this import.
     """
-    if not _stands_at(conn, import_id, from_bytes):
+    if not _stands_at(conn, import_id, stands_at):
         return {"refused": "import-moved"}
+    first_id = _last_transaction_id(conn) + 1
     inserted = _insert(conn, import_id, rows)
+    header = (
+        "json_remove(header, '$.parts_from')"
+        if bytes_done > stands_at[0]
+        else f"json_set(header, '$.parts_from', COALESCE(json_extract(header, '$.parts_from'), {first_id}))"
+    )
     conn.execute(
-        "UPDATE imports SET bytes_done = ?, lines_done = ?, digest = ?, rows_imported = rows_imported + ?,"
-        " rows_rejected = rows_rejected + ? WHERE id = ?",
+        f"UPDATE imports SET header = {header}, bytes_done = ?, lines_done = ?, digest = ?,"
+        " rows_imported = rows_imported + ?, rows_rejected = rows_rejected + ? WHERE id = ?",
         (bytes_done, lines_done, digest, inserted, rejected_count, import_id),
     )
     return {"rows_imported": inserted}
@@ -124,7 +132,7 @@ def import_batch(
 def import_end(
     conn: sqlite3.Connection,
     import_id: int,
-    from_bytes: int,
+    stands_at: list[int],
     mark: list[Any],
     has_tail: bool,
     rows: bytes,
@@ -136,16 +144,16 @@ def import_end(
     `has_tail`: no newline ended the last record, of which `rows` come; where it began is kept with them, so
     that it can be read again when the file has grown.
     """
-    if not _stands_at(conn, import_id, from_bytes):
+    if not _stands_at(conn, import_id, stands_at):
         return {"refused": "import-moved"}
     from_lines, header = conn.execute(
         "SELECT lines_done, header FROM imports WHERE id = ?", (import_id,)
     ).fetchone()
     bytes_done, lines_done, digest = mark
-    reply = import_batch(conn, import_id, from_bytes, bytes_done, lines_done, digest, rows, rejected_count)
-    last_id = conn.execute("SELECT COALESCE(MAX(id), 0) FROM transactions").fetchone()[0]
+    reply = import_batch(conn, import_id, stands_at, bytes_done, lines_done, digest, rows, rejected_count)
+    last_id = _last_transaction_id(conn)
     tail = {
-        "bytes": from_bytes,
+        "bytes": stands_at[0],
         "lines": from_lines,
         "first_id": last_id - reply["rows_imported"] + 1,
         "last_id": last_id,
@@ -169,7 +177,7 @@ def touched_users(conn: sqlite3.Connection, after: int | None, limit: int) -> di
     Returns {"after", "through", "user_ids"}; nothing is left when both are the same.
     """
     start = _scored_through(conn) if after is None else after
-    last_id = conn.execute("SELECT COALESCE(MAX(id), 0) FROM transactions").fetchone()[0]
+    last_id = _last_transaction_id(conn)
     through = max(start, min(start + limit, last_id))
     users = conn.execute(
         "SELECT DISTINCT v.user_id FROM transactions t CROSS JOIN vault v ON v.identity_key = t.identity_key"
@@ -190,7 +198,7 @@ def score_users(
 ) -> int:
     """Set the score of these borrowers from all their transactions; return how many scores changed."""
     rules = ScoreRules(base_paise, step_paise, step_points, min_score, max_score)
-    balances = _balances(conn, user_ids)
+    balances = balances_of(conn, user_ids)
     scores = [(score(balances[user_id], rules), user_id) for user_id in user_ids]
     return conn.executemany(
         "UPDATE users SET credit_score = ?1 WHERE id = ?2 AND credit_score IS NOT ?1", scores
@@ -247,15 +255,15 @@ def recompute_scores(
         ).fetchall()
     )
     waiting = conn.execute(
-        "SELECT v.user_id FROM vault v WHERE v.user_id IN (SELECT value FROM json_each(?)) AND EXISTS"
-        " (SELECT 1 FROM transactions t WHERE t.identity_key = v.identity_key AND t.id > ?)",
+        "SELECT v.user_id FROM vault v CROSS JOIN balances b ON b.identity_key = v.identity_key"
+        " WHERE v.user_id IN (SELECT value FROM json_each(?)) AND b.last_id > ?",
         (json.dumps(list(stored)), _scored_through(conn)),
     )
     skipped = {user_id for (user_id,) in waiting} | {
         user_id for user_id, known in stored.items() if known is None
     }
     compared = [user_id for user_id in stored if user_id not in skipped]
-    balances = _balances(conn, compared)
+    balances = balances_of(conn, compared)
     expected = {user_id: score(balances[user_id], rules) for user_id in compared}
     differing = [
         [user_id, stored[user_id], expected[user_id]]
@@ -265,54 +273,80 @@ def recompute_scores(
     return {"last_id": max(stored, default=None), "checked": len(compared), "differing": differing}
 
 
-def _balances(conn: sqlite3.Connection, user_ids: list[int]) -> dict[int, int]:
-    """Credits less debits, in paise, of each of these borrowers: one query, by index."""
-    balances = dict.fromkeys(user_ids, 0)
-    for user_id, kind, high, low in conn.execute(_BALANCES, (json.dumps(user_ids),)):
-        amount_paise = (high << _LOW_BITS) + low
-        balances[user_id] += amount_paise if kind == "CREDIT" else -amount_paise
-    return balances
-
-
 def _insert(conn: sqlite3.Connection, import_id: int, rows: bytes) -> int:
-    decoded = _rows_decoder.decode(rows)
-    conn.executemany(
-        "INSERT INTO transactions (identity_key, kind, amount_paise, date, import_id) VALUES (?, ?, ?, ?, ?)",
-        ((*row, import_id) for row in decoded),
+    """Append rows, each group by one statement, which halves what a row costs; add them to the balances."""
+    groups = _rows_decoder.decode(rows)
+    before_id = _last_transaction_id(conn)
+    for group in groups:
+        conn.execute(_insert_statement(len(group) // _ROW_VALUES), (import_id, *group))
+    last_id = _last_transaction_id(conn)
+    add_rows(conn, before_id + 1, last_id)
+    return last_id - before_id
+
+
+@cache
+def _insert_statement(rows: int) -> str:
+    values = ", ".join(
+        f"(?{first}, ?{first + 1}, ?{first + 2}, ?{first + 3}, ?1)"
+        for first in range(2, rows * _ROW_VALUES + 2, _ROW_VALUES)
     )
-    return len(decoded)
+    return f"INSERT INTO transactions (identity_key, kind, amount_paise, date, import_id) VALUES {values}"
 
 
 def _take_tail_out(conn: sqlite3.Connection, import_id: int) -> None:
-    """Delete what an ended import read from a record that was not whole; whose it was becomes pending."""
-    (header,) = conn.execute("SELECT header FROM imports WHERE id = ?", (import_id,)).fetchone()
-    decoded = json.loads(header)
+    """Delete what an ended import read from a record that was not whole."""
+    decoded = _header(conn, import_id)
     tail = decoded["tail"]
-    rows = (tail["first_id"], tail["last_id"])
+    _take_out(conn, import_id, tail["first_id"], tail["last_id"])
+    tail["last_id"] = tail["first_id"] - 1
+    conn.execute("UPDATE imports SET header = ? WHERE id = ?", (json.dumps(decoded), import_id))
+
+
+def _take_parts_out(conn: sqlite3.Connection, import_id: int) -> None:
+    """Delete the parts of a batch that was cut off: they come again."""
+    decoded = _header(conn, import_id)
+    first_id = decoded.pop("parts_from", None)
+    if first_id is not None:
+        _take_out(conn, import_id, first_id, _last_transaction_id(conn))
+        conn.execute("UPDATE imports SET header = ? WHERE id = ?", (json.dumps(decoded), import_id))
+
+
+def _take_out(conn: sqlite3.Connection, import_id: int, first_id: int, last_id: int) -> None:
+    """Delete an import's rows from `first_id` to `last_id`; whose they were becomes pending."""
+    rows = (first_id, last_id, import_id)
     conn.execute(
         "UPDATE users SET credit_score = NULL WHERE id IN (SELECT v.user_id FROM transactions t"
-        " JOIN vault v ON v.identity_key = t.identity_key WHERE t.id BETWEEN ? AND ?)",
+        " JOIN vault v ON v.identity_key = t.identity_key WHERE t.id BETWEEN ? AND ? AND t.import_id = ?)",
         rows,
     )
-    deleted = conn.execute("DELETE FROM transactions WHERE id BETWEEN ? AND ?", rows).rowcount
+    subtract_rows(conn, *rows)
+    these = "id BETWEEN ? AND ? AND import_id = ?"
+    deleted = conn.execute(f"DELETE FROM transactions WHERE {these}", rows).rowcount
     # The ids may come again: what then has them is not scored yet.
-    _set_scored_through(conn, min(_scored_through(conn), tail["first_id"] - 1))
-    tail["last_id"] = tail["first_id"] - 1
-    conn.execute(
-        "UPDATE imports SET header = ?, rows_imported = rows_imported - ? WHERE id = ?",
-        (json.dumps(decoded), deleted, import_id),
-    )
+    _set_scored_through(conn, min(_scored_through(conn), first_id - 1))
+    conn.execute("UPDATE imports SET rows_imported = rows_imported - ? WHERE id = ?", (deleted, import_id))
 
 
-def _stands_at(conn: sqlite3.Connection, import_id: int, from_bytes: int) -> bool:
+def _header(conn: sqlite3.Connection, import_id: int) -> dict[str, Any]:
+    (header,) = conn.execute("SELECT header FROM imports WHERE id = ?", (import_id,)).fetchone()
+    decoded: dict[str, Any] = json.loads(header)
+    return decoded
+
+
+def _stands_at(conn: sqlite3.Connection, import_id: int, stands_at: list[int]) -> bool:
     row = conn.execute(
-        "SELECT bytes_done FROM imports WHERE id = ? AND ended_at_ms IS NULL", (import_id,)
+        "SELECT bytes_done, rows_imported FROM imports WHERE id = ? AND ended_at_ms IS NULL", (import_id,)
     ).fetchone()
-    return row is not None and row[0] == from_bytes
+    return row is not None and list(row) == stands_at
 
 
 def _last_import_id(conn: sqlite3.Connection) -> int:
     last_id: int = conn.execute("SELECT COALESCE(MAX(id), 0) FROM imports").fetchone()[0]
+    return last_id
+
+
+def _last_transaction_id(conn: sqlite3.Connection) -> int:
+    last_id: int = conn.execute("SELECT COALESCE(MAX(id), 0) FROM transactions").fetchone()[0]
     return last_id
 
 

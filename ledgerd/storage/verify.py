@@ -3,8 +3,8 @@ runs.
 
 In order: the files' own integrity; the journal (sequence, digests, every loan's chain and versions); the
 rules (every bill and payment decided again from the state before it); the tables (every figure of loans,
-bills and payments, and the once index) as of their watermark; and the scores. A projection that is merely
-behind is no difference.
+bills and payments, and the once index) as of their watermark; the balances of bank histories, and the scores.
+A projection that is merely behind is no difference.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ledgerd.domain.events import BillIssued, Event, LoanDisbursed, PaymentRecor
 from ledgerd.domain.loan import Loan, evolve, next_bill, repay
 from ledgerd.domain.scoring import ScoreRules
 from ledgerd.ids import format_id
+from ledgerd.storage.balances import differing_balances
 from ledgerd.storage.chain import GENESIS, batch_digest, event_hash
 from ledgerd.storage.files import database_id
 from ledgerd.storage.journal import events_after, head_seq
@@ -360,6 +361,10 @@ def _verify_once(
 
 
 def _verify_scores(tables: sqlite3.Connection, rules: ScoreRules, report: Report) -> None:
+    for key, kept_paise, summed_paise in differing_balances(tables):
+        report.differ(
+            f"balance of bank history {key.hex()}: is {kept_paise} paise, its rows give {summed_paise}"
+        )
     after: int | None = -1
     scale = msgspec.structs.astuple(rules)
     while after is not None:

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ledgerd.domain.money import parse_rupees
-from ledgerd.domain.transactions import Columns, resolve_columns, row_parser
+from ledgerd.domain.transactions import IDENTITIES_KNOWN, Columns, RowParser, resolve_columns
 
 DAY = date(2024, 2, 29).toordinal()
 
@@ -18,7 +18,8 @@ def even_length(text: str) -> bytes | None:
     return text.encode() if text and len(text) % 2 == 0 else None
 
 
-PARSE = row_parser(Columns(identity=0, date=1, kind=2, amount=3, count=4), even_length)
+PARSER = RowParser(Columns(identity=0, date=1, kind=2, amount=3, count=4), even_length)
+PARSE = PARSER.row
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,41 @@ def test_what_is_remembered_is_bounded() -> None:
         seen.append(text)
         return text
 
-    parse = row_parser(Columns(0, 1, 2, 3, 4), identify)
-    for number in [*range(50_000), 1, 1, *range(50_000, 50_010), 1, 1]:
+    parse = RowParser(Columns(0, 1, 2, 3, 4), identify).row
+    known = IDENTITIES_KNOWN
+    for number in [*range(known), 1, 1, *range(known, known + 10), 1, 1]:
         assert parse([str(number), "2024-02-29", "CREDIT", "1"]) == (str(number), "CREDIT", 100, DAY)
     assert seen.count("1") == 2
+
+
+FIELDS = st.tuples(
+    st.sampled_from(["abcd", "abc", " abcd ", "", "ab"]),
+    st.sampled_from(["2024-02-29", "2023-02-29", " 2024-01-01 ", "x"]),
+    st.sampled_from(["CREDIT", "debit", " Credit ", "other"]),
+    st.sampled_from(
+        ["1.00", "0.01", "9999999999999.99", "1", "1.5", "1.00,2.00", "", ",", "x", "1.00\n", "１.00"]
+    ),
+)
+GOOD = st.tuples(
+    st.sampled_from(["abcd", "ab"]),
+    st.just("2024-02-29"),
+    st.sampled_from(["CREDIT", "debit"]),
+    st.integers(0, 10**15 - 1).map(lambda paise: f"{paise // 100}.{paise % 100:02d}"),
+)
+
+
+@given(st.lists(st.one_of(GOOD.map(list), FIELDS.map(list), st.lists(st.text(), max_size=5)), max_size=8))
+def test_rows_at_once_are_what_each_is_or_none_at_all(rows: list[list[str]]) -> None:
+    each = [PARSE(row) for row in rows]
+    together = PARSER.rows(rows)
+    assert together is None or together == each
+
+
+@given(st.lists(GOOD.map(list), min_size=1))
+def test_good_rows_are_read_at_once(rows: list[list[str]]) -> None:
+    assert PARSER.rows(rows) == [PARSE(row) for row in rows]
+
+
+def test_an_amount_with_a_comma_is_not_two() -> None:
+    good, bad = ["abcd", "2024-02-29", "CREDIT", "1.00"], ["abcd", "2024-02-29", "CREDIT", "1.00,2.00"]
+    assert PARSER.rows([good, bad]) is None

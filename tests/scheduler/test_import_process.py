@@ -9,13 +9,13 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from itertools import chain
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from ledgerd.sample import write_sample
-from ledgerd.scheduler import import_process
 from ledgerd.scheduler.csv_reader import NotTextError
 from ledgerd.scheduler.import_process import UnusableFileError, import_stream, mask_numbers
 from ledgerd.scheduler.import_protocol import (
@@ -35,15 +35,18 @@ HEADER = b"user,date,transaction_type,amount\n"
 ID = "234123412346"
 
 
-def answers(path: Path, *known: KnownImport, kind: str = "aadhaar") -> list[Answer]:
+def answers(
+    path: Path, *known: KnownImport, kind: str = "aadhaar", chunk_bytes: int = 128 * 1024
+) -> list[Answer]:
     sent: list[Answer] = []
-    import_stream(Request(str(path), kind, INDEX_KEY, list(known)), sent.append)
+    import_stream(Request(str(path), kind, INDEX_KEY, list(known), chunk_bytes), sent.append)
     return sent
 
 
 def rows(message: Batch | None) -> list[list[object]]:
     assert message is not None
-    return msgspec.msgpack.decode(message.rows)
+    flat = list(chain(*msgspec.msgpack.decode(message.rows)))
+    return [flat[start : start + 4] for start in range(0, len(flat), 4)]
 
 
 def known(data: bytes, import_id: int = 1, *, has_ended: bool = True, tail: int | None = None) -> KnownImport:
@@ -76,19 +79,18 @@ def test_rows_leave_as_keyed_hashes(tmp_path: Path) -> None:
     assert finished == Finished(None, len(data), 2, digest)
 
 
-def test_every_watermark_has_the_digest_of_what_is_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(import_process, "CHUNK_BYTES", 700)
+def test_every_watermark_has_the_digest_of_what_is_before_it(tmp_path: Path) -> None:
     path = tmp_path / "bank.csv"
     write_sample(path, 10, seed=1)
     long_row = b"9" * 200_000
     with path.open("ab") as file:
         file.write(long_row + b'\n"' + ID.encode() + b'",2024-01-01,CREDIT,"1')
     data = path.read_bytes()
-    sent = answers(path)
+    sent = answers(path, chunk_bytes=40)
     batches = [message for message in sent if isinstance(message, Batch)]
-    assert len(batches) > 5
+    marks = [batch.bytes_done for batch in batches]
+    assert marks == sorted(marks)
+    assert len(set(marks)) > 5
     for batch in batches:
         assert batch.digest == hashlib.sha256(data[: batch.bytes_done]).digest()
         assert batch.lines_done == data[: batch.bytes_done].count(b"\n")
@@ -160,9 +162,23 @@ def test_rejects_have_their_line_reason_and_a_masked_row(tmp_path: Path) -> None
         ("12345678", "12345678"),
         ("123456789", "XXXXX6789"),
         ("a234123412346b", "aXXXXXXXX2346b"),
-        ("2341-2341-2346 2024-01-01", "XXXX-XXXX-2346 2024-01-01"),
+        ("2341-2341-2346 2024-01-01", "XXXX-XXXX-XXXX XXXX-01-01"),
         ("２３４１２３４１２３４６", "XXXXXXXX２３４６"),
         ("1" * 40, "X" * 36 + "1111"),
+        ("2341.2341.2346", "XXXX.XXXX.2346"),
+        ("2341_2341_2346", "XXXX_XXXX_2346"),
+        ("2341 23412346", "XXXX XXXX2346"),
+        ("23412341-2346", "XXXXXXXX-2346"),
+        ("2341\t2341\t2346", "XXXX\tXXXX\t2346"),
+        ("2341\u00a02341\u200b2346", "XXXX\u00a0XXXX\u200b2346"),
+        ("2341 - 2341 - 2346", "XXXX - XXXX - 2346"),
+        ("234 123 412 346", "XXX XXX XX2 346"),
+        ("2 3 4 1 2 3 4 1 2 3 4 6", "X X X X X X X X 2 3 4 6"),
+        ("2341,2341,2346,2024-01-01", "XXXX,XXXX,2346,2024-01-01"),
+        ('"2341","2341","2346"', '"XXXX","XXXX","2346"'),
+        ("2341;2341;2346;2024-01-01", "XXXX;XXXX;XXXX;XXXX-01-01"),
+        ("2024-01-01,CREDIT,1234567.89", "2024-01-01,CREDIT,1234567.89"),
+        ("2024-01-01,DEBIT,10.00,20.00", "2024-01-01,DEBIT,10.00,20.00"),
     ],
 )
 def test_masking(text: str, masked: str) -> None:
@@ -173,10 +189,10 @@ def test_opaque_ids_are_any_text(tmp_path: Path) -> None:
     path = tmp_path / "bank.csv"
     path.write_bytes(HEADER + "zoë,2024-01-01,CREDIT,1\n 007 ,2024-01-01,CREDIT,2\n".encode())
     batch = answers(path, kind="opaque")[1]
-    assert [row[0] for row in rows(batch if isinstance(batch, Batch) else None)] == [
-        VAULT.identity_key("zoë"),
-        VAULT.identity_key("007"),
-    ]
+    assert {row[0]: row[2] for row in rows(batch if isinstance(batch, Batch) else None)} == {
+        VAULT.identity_key("zoë"): 100,
+        VAULT.identity_key("007"): 200,
+    }
 
 
 @pytest.mark.parametrize(
@@ -219,17 +235,18 @@ def test_the_process_ends_when_its_parent_does(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(framed(Request(str(path), "aadhaar", INDEX_KEY, [])))
+        process.stdin.write(framed(Request(str(path), "aadhaar", INDEX_KEY, [], 128 * 1024)))
         process.stdin.flush()
         process.stdout.read(1)
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) > os.getpriority(os.PRIO_PROCESS, 0)
         process.stdin.close()
         assert process.wait(timeout=60) == 3
 
 
 def test_a_failure_is_told_as_one_line_without_data(tmp_path: Path) -> None:
     requests = {
-        "No such file or directory": Request(str(tmp_path / "missing"), "aadhaar", INDEX_KEY, []),
-        "unexpected ValueError in Vault.__init__": Request(__file__, "aadhaar", b"short", []),
+        "No such file or directory": Request(str(tmp_path / "missing"), "aadhaar", INDEX_KEY, [], 128 * 1024),
+        "unexpected ValueError in Vault.__init__": Request(__file__, "aadhaar", b"short", [], 128 * 1024),
     }
     good = tmp_path / "bank.csv"
     good.write_bytes(HEADER)
@@ -262,3 +279,54 @@ def test_a_row_of_many_megabytes_takes_no_memory(tmp_path: Path) -> None:
     assert batch.digest == hashlib.sha256(path.read_bytes()).digest()
     assert (len(rows(batch)), [reject[0] for reject in batch.rejects]) == (1, [2])
     assert peak_bytes < 3_000_000
+
+
+# A process's peak counts from its fork on, so that its parent has to be a small one.
+MEASURED = """
+import resource, subprocess, sys
+subprocess.run([sys.executable, "-m", "ledgerd.scheduler.import_process"], check=True)
+sys.stderr.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+"""
+
+
+@pytest.mark.parametrize("start", [b"", b'"'])
+def test_a_row_of_hundreds_of_megabytes_is_one_reject_in_bounded_memory(tmp_path: Path, start: bytes) -> None:
+    path = tmp_path / "bank.csv"
+    with path.open("wb") as file:
+        file.write(HEADER + start)
+        file.truncate(300_000_000)  # a hole: it takes no room on the disk, and reads as NUL bytes
+    request = Request(str(path), "aadhaar", INDEX_KEY, [], 128 * 1024)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", MEASURED], **pipes) as process:
+        assert process.stdin is not None
+        process.stdin.write(framed(request))
+        process.stdin.flush()  # and stays open: at its end the importing process would end, too
+        assert process.stdout is not None
+        assert process.stderr is not None
+        told, peak_kib = process.stdout.read(), int(process.stderr.read())
+    finished = None
+    while told:
+        length = int.from_bytes(told[:LENGTH_BYTES], "big") + LENGTH_BYTES
+        finished, told = msgspec.msgpack.decode(told[LENGTH_BYTES:length], type=Answer), told[length:]
+    assert isinstance(finished, Finished)
+    assert finished.bytes_done == 300_000_000
+    assert finished.tail is not None
+    assert [reject[:2] for reject in finished.tail.rejects] == [(2, "the row is longer than 65536 bytes")]
+    assert peak_kib * 1024 < 80_000_000
+
+
+def test_a_batch_comes_in_parts_in_order_of_identities(tmp_path: Path) -> None:
+    path = tmp_path / "bank.csv"
+    write_sample(path, 50, seed=1, rows_each=16)
+    size = path.stat().st_size
+    header = path.read_bytes().index(b"\n") + 1
+    sent = answers(path, chunk_bytes=size // 3 + 1)
+    parts = [message for message in sent if isinstance(message, Batch)]
+    assert [part.bytes_done for part in parts] == [header, header, size]
+    assert [(part.lines_done, part.digest) for part in parts[:2]] == [
+        (1, hashlib.sha256(path.read_bytes()[:header]).digest())
+    ] * 2
+    assert [len(rows(part)) for part in parts] == [267, 267, 266]
+    keys = [row[0] for part in parts for row in rows(part)]
+    assert keys == sorted(keys)
+    assert [len(group) for group in msgspec.msgpack.decode(parts[0].rows)] == [256, 256, 256, 256, 44]

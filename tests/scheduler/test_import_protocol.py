@@ -36,4 +36,4 @@ def test_an_answer_comes_back_whole(message: Answer) -> None:
 
 
 def test_a_request_does_not_show_its_key() -> None:
-    assert "secret" not in repr(Request("bank.csv", "aadhaar", b"secret", []))
+    assert "secret" not in repr(Request("bank.csv", "aadhaar", b"secret", [], 1))

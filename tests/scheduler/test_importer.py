@@ -8,7 +8,9 @@ import asyncio
 import csv
 import os
 import shutil
+import signal
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -35,8 +37,8 @@ def time_s() -> float:
     return 1_700_000_000.0
 
 
-async def run(store: Any, path: Path, **options: Any) -> ImportSummary:
-    return await import_file(store, AADHAAR, path, time_s, **options)
+async def run(store: Any, path: Path, rejects_bytes: int = 1_000_000, **options: Any) -> ImportSummary:
+    return await import_file(store, AADHAAR, path, rejects_bytes, time_s, **options)
 
 
 def rejects_of(path: Path) -> Path:
@@ -68,12 +70,12 @@ def path(tmp_path: Path) -> Path:
 async def test_a_file_is_imported_once(store: SqliteStore, path: Path) -> None:
     content = HEADER + row("1") + row("1") + row("2")
     write(path, content)
-    progress: list[tuple[int, int]] = []
-    summary = await run(store, path, on_progress=lambda done, size: progress.append((done, size)))
+    progress: list[tuple[int, int, int]] = []
+    summary = await run(store, path, on_progress=lambda *step: progress.append(step))
     size = len(content)
-    assert summary == ImportSummary(str(path), True, size, 3, 0, None)
-    assert progress[0] == (len(HEADER), size)
-    assert progress[-1] == (size, size)
+    assert summary == ImportSummary(str(path), True, size, 3, 0, None, 0, 0.0, 3)
+    assert progress[0] == (len(HEADER), size, 0)
+    assert progress[-1] == (size, size, 3)
     assert store.amounts() == [100, 100, 200]
     assert not has_rejects(path)
     copied = Path(shutil.copy(path, f"{path}.copied"))
@@ -85,6 +87,16 @@ async def test_a_file_is_imported_once(store: SqliteStore, path: Path) -> None:
         1,
         1_700_000_000_000,
     )
+
+
+async def test_it_says_how_fast_it_went(store: SqliteStore, path: Path) -> None:
+    write(path, HEADER + row("1") * 7 + "bad\n")
+    seconds = iter((100.0, *[104.0] * 20))
+    summary = await import_file(store, AADHAAR, path, 9_999, lambda: next(seconds))
+    assert (summary.seconds, summary.rows_per_s) == (4.0, 2)
+    write(path, HEADER + row("2"))
+    seconds = iter((100.0, *[90.0] * 20))  # the clock was set back
+    assert (await import_file(store, AADHAAR, path, 9_999, lambda: next(seconds))).seconds == 0.0
 
 
 async def test_a_grown_file_gives_its_tail_alone(store: SqliteStore, path: Path) -> None:
@@ -159,8 +171,9 @@ async def test_the_header_may_be_the_last_line(store: SqliteStore, path: Path) -
 
 @pytest.mark.parametrize("answers_taken", range(1, 7))
 async def test_a_kill_at_any_point_loses_and_doubles_nothing(
-    store: SqliteStore, path: Path, answers_taken: int
+    store: SqliteStore, path: Path, answers_taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(importer, "CHUNK_BYTES", 80_000)
     write_sample(path, 250, seed=4, rows_each=48)
     lines = read_lines(path)
     for bad in range(100, len(lines), 997):
@@ -171,7 +184,7 @@ async def test_a_kill_at_any_point_loses_and_doubles_nothing(
     ]
     taken = 0
 
-    def cut_off(_done: int, _size: int) -> None:
+    def cut_off(*_: int) -> None:
         nonlocal taken
         taken += 1
         if taken == answers_taken:
@@ -219,25 +232,74 @@ async def test_two_imports_of_one_file_at_once_count_each_row_once(store: Sqlite
     assert len(store.rows()) == 6000
 
 
-async def test_a_cancelled_import_ends_its_process(
-    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_sample(path, 300, seed=6, rows_each=40)
-    spawned: list[asyncio.subprocess.Process] = []
+@pytest.fixture
+def spawned(monkeypatch: pytest.MonkeyPatch) -> list[asyncio.subprocess.Process]:
+    """The importing processes, as they come."""
+    processes: list[asyncio.subprocess.Process] = []
     spawn = asyncio.create_subprocess_exec
 
     async def remember(*args: Any, **options: Any) -> asyncio.subprocess.Process:
-        spawned.append(await spawn(*args, **options))
-        return spawned[-1]
+        processes.append(await spawn(*args, **options))
+        return processes[-1]
 
     monkeypatch.setattr(importer.asyncio, "create_subprocess_exec", remember)
+    return processes
+
+
+async def test_a_cancelled_import_ends_its_process(
+    store: SqliteStore, path: Path, spawned: list[asyncio.subprocess.Process]
+) -> None:
+    write_sample(path, 300, seed=6, rows_each=40)
     begun = asyncio.Event()
-    task = asyncio.create_task(run(store, path, on_progress=lambda done, size: begun.set()))
+    task = asyncio.create_task(run(store, path, on_progress=lambda *_: begun.set()))
     await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert spawned[0].returncode is not None
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_process_is_killed_again_and_again(
+    store: SqliteStore,
+    path: Path,
+    spawned: list[asyncio.subprocess.Process],
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importer, "CHUNK_BYTES", 80_000)
+    monkeypatch.setattr(importer, "PIPE_BYTES", 64 * 1024)
+    write_sample(path, 300, seed, rows_each=100)
+    lines = read_lines(path)
+    chance = Random(seed)
+    bad_lines = sorted(chance.sample(range(2, len(lines) + 1), 200))
+    for number in bad_lines:
+        lines[number - 1] = f"bad {number}\n"
+    write(path, "".join(lines))
+
+    killed = answers = 0
+
+    def kill_later(*_: int) -> None:
+        nonlocal answers
+        answers -= 1
+        if answers == 0:
+            os.kill(spawned[-1].pid, signal.SIGKILL)
+
+    for _ in range(4):
+        answers = chance.randint(1, 8)
+        try:
+            await run(store, path, on_progress=kill_later)
+        except ImportFailed as error:
+            assert "the importing process ended before the file did" in str(error)  # noqa: PT017
+            killed += 1
+    await run(store, path)
+    assert killed > 1
+    good = [line.split(",")[3] for line in lines[1:] if not line.startswith("bad")]
+    assert store.amounts() == sorted(int(amount.replace(".", "")) for amount in good)
+    assert reject_lines(path) == bad_lines
+    assert store.conn.execute("SELECT rows_imported, rows_rejected FROM imports").fetchall() == [
+        (len(good), len(bad_lines))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -257,10 +319,41 @@ async def test_a_file_that_cannot_be_imported_says_why_and_changes_nothing(
 
 async def test_rejects_that_cannot_be_written_stop_the_import(store: SqliteStore, path: Path) -> None:
     write(path, HEADER + "bad\n" + row("1"))
-    os.mkdir(rejects_of(path))  # noqa: PTH102
-    with pytest.raises(ImportFailed, match="rejects"):
+    os.symlink(path, rejects_of(path))  # noqa: PTH211
+    with pytest.raises(ImportFailed, match=r"rejects\.csv: not a regular file"):
         await run(store, path)
+    assert read_lines(path) == [HEADER, "bad\n", row("1")]
     assert store.rows() == []
+    assert store.calls == ["known_imports"]
+
+
+async def test_rejects_beyond_the_bound_are_counted(store: SqliteStore, path: Path) -> None:
+    write(path, HEADER + f"{'x' * 40}\n" * 500 + row("1"))
+    summary = await run(store, path, rejects_bytes=4096)
+    written = len(reject_lines(path)) - 1
+    assert (summary.rows_imported, summary.rows_rejected) == (1, 500)
+    assert summary.rejects_left_out == 500 - written > 400
+    assert store.conn.execute("SELECT rows_rejected FROM imports").fetchone() == (500,)
+
+
+async def test_a_file_is_read_by_whatever_path_it_is_named(store: SqliteStore, path: Path) -> None:
+    folder = path.parent / "folder"
+    os.mkdir(folder)  # noqa: PTH102
+    write(path, HEADER + row("1") + "bad\n")
+    os.symlink(path, folder / "link.csv")  # noqa: PTH211
+    assert (await run(store, folder / "link.csv")).rows_imported == 1
+    assert reject_lines(folder / "link.csv") == [3]
+    assert not has_rejects(path)
+    assert (await run(store, folder / ".." / path.name)).is_new is False
+
+
+@pytest.mark.parametrize("content", ["root:x:0:0:root\n", '"root:x\n', "root:x\xff\n", "id," * 30_000])
+async def test_an_error_shows_nothing_of_the_file(store: SqliteStore, path: Path, content: str) -> None:
+    write(path, content.encode("latin-1"))
+    with pytest.raises(ImportFailed) as caught:
+        await run(store, path.parent / ".." / path.parent.name / path.name)
+    told = str(caught.value).partition(path.name)[2]
+    assert not any(word in told for word in ("root", "id,id", "x:0"))
 
 
 async def test_no_identity_number_is_left_in_the_clear(

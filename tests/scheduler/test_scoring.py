@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from ledgerd.domain.scoring import ScoreRules
 from ledgerd.sample import write_sample
+from ledgerd.scheduler import importer
 from ledgerd.scheduler import scoring as scoring_module
 from ledgerd.scheduler.importer import Identities, ImportFailed
 from ledgerd.scheduler.scoring import Scoring, import_and_score
@@ -20,6 +21,7 @@ from tests.scheduler.conftest import INDEX_KEY, SqliteStore, write
 
 RULES = ScoreRules(base_paise=10_000_00, step_paise=15_000_00, step_points=10, min_score=300, max_score=900)
 AADHAAR = Identities("aadhaar", INDEX_KEY)
+REJECTS_BYTES = 1_000_000
 IDS = ["234123412346", "999999990019", "499118665246"]
 HEADER = "user,date,transaction_type,amount\n"
 
@@ -45,7 +47,7 @@ async def make(store: SqliteStore, path: Path) -> AsyncIterator[Make]:
     made: list[Scoring] = []
 
     def new(csv_path: Path | None = path, behind: Any = store) -> Scoring:
-        made.append(Scoring(behind, AADHAAR, RULES, csv_path, time_s))
+        made.append(Scoring(behind, AADHAAR, RULES, csv_path, REJECTS_BYTES, time_s))
         return made[-1]
 
     yield new
@@ -102,6 +104,71 @@ async def test_a_grown_file_scores_those_it_touches_again(store: SqliteStore, pa
     store.conn.execute("UPDATE users SET credit_score = 311 WHERE id = 0")  # not touched: not scored again
     await scoring.refresh()
     assert store.scores() == {0: 311, 1: 320, 2: 300}
+
+
+class Looks:
+    """Lets a watch look once and no more; `look` returns when it has done all that it had to do."""
+
+    def __init__(self) -> None:
+        self._waits, self._goes_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(self) -> None:
+        self._waits.set()
+        await self._goes_on.wait()
+        self._goes_on.clear()
+
+    async def look(self) -> None:
+        async with asyncio.timeout(60):
+            await self._waits.wait()
+            self._waits.clear()
+            self._goes_on.set()
+            await self._waits.wait()
+
+
+async def test_a_file_that_has_changed_is_imported_when_it_stands_still(
+    store: SqliteStore, path: Path, make: Make
+) -> None:
+    scoring, looks = make(), Looks()
+    store.register(0, IDS[0])
+    with capture_logs():
+        await scoring.refresh()
+    scoring.watch(looks.wait)
+    await looks.look()  # there is no file yet
+    text = HEADER
+    for amount, score in (("25000", 310), ("15000", 320)):
+        for part in ("bad\n", credit(IDS[0], amount)):  # still being written
+            text += part
+            write(path, text)
+            await looks.look()
+        assert store.scores() == {0: score - 10}
+        await looks.look()
+        assert store.scores() == {0: score}
+    store.calls.clear()
+    for _ in range(3):
+        await looks.look()
+    assert store.calls == []
+    os.remove(path)  # noqa: PTH107
+    await looks.look()
+    write(path, "no such csv\n")
+    with capture_logs() as logs:
+        for _ in range(4):
+            await looks.look()
+    assert [line["event"] for line in logs] == ["transactions_not_imported"]  # tried once
+    assert scoring.last_error is not None
+
+
+async def test_a_watch_outlives_a_refresh_that_failed(store: SqliteStore, path: Path, make: Make) -> None:
+    scoring, looks = make(behind=FailsAt(store, "pending_users")), Looks()
+    scoring.watch(looks.wait)
+    store.register(0, IDS[0])
+    with capture_logs() as logs:
+        for text, score in ((credit(IDS[0], "25000"), None), (credit(IDS[0], "40000"), 330)):
+            write(path, HEADER + text)
+            for _ in range(2):
+                await looks.look()
+            assert store.scores() == {0: score}
+    told = ["transactions_imported", "scoring_failed", "transactions_imported"]
+    assert [line["event"] for line in logs] == told
 
 
 async def test_nobody_is_scored_from_half_an_import(store: SqliteStore, path: Path, make: Make) -> None:
@@ -195,8 +262,9 @@ async def test_without_a_csv_everybody_has_the_lowest_score(store: SqliteStore, 
 
 
 async def test_a_close_cuts_an_import_off_and_the_next_start_goes_on(
-    store: SqliteStore, path: Path, make: Make
+    store: SqliteStore, path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(importer, "CHUNK_BYTES", 80_000)
     write_sample(path, 300, seed=3, rows_each=40, balances_paise={IDS[0]: 568_450_00})
     store.register(0, IDS[0])
     first = make()
@@ -220,7 +288,7 @@ async def test_rescoring_goes_on_after_a_kill(
         store.register(number, identity)
     await make(None).refresh()
     write(path, HEADER + "".join(credit(identity, "25000") for identity in IDS * 2))
-    await scoring_module.import_file(store, AADHAAR, path, time_s)  # and then the kill
+    await scoring_module.import_file(store, AADHAAR, path, REJECTS_BYTES, time_s)  # and then the kill
     assert store.scores() == {0: 300, 1: 300, 2: 300}
     await make(None).refresh()
     assert store.scores() == {0: 320, 1: 320, 2: 320}
@@ -230,7 +298,7 @@ async def test_rescoring_goes_on_after_a_kill(
 async def test_a_command_imports_and_scores(store: SqliteStore, path: Path) -> None:
     store.register(0, IDS[0])
     write(path, HEADER + credit(IDS[0], "25000"))
-    summary = await import_and_score(store, AADHAAR, RULES, path, time_s)
+    summary = await import_and_score(store, AADHAAR, RULES, path, REJECTS_BYTES, time_s)
     assert summary.rows_imported == 1
     assert store.scores() == {0: 310}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledgerd.domain.scoring import ScoreRules, score
-from ledgerd.storage import transactions
+from ledgerd.storage.balances import differing_balances
+from ledgerd.storage.migrate import migrate
 from ledgerd.storage.transactions import (
     import_batch,
     import_begin,
@@ -27,7 +28,6 @@ from ledgerd.storage.transactions import (
     use_score_rules,
 )
 
-TABLES = Path(transactions.__file__).parent / "migrations" / "tables" / "0001_tables.sql"
 RULES = (10_000_00, 15_000_00, 10, 300, 900)
 COLUMNS = {"aadhar_id": 0, "date": 1, "transaction_type": 2, "amount": 3}
 LARGEST = 999_999_999_999_999
@@ -35,7 +35,7 @@ LARGEST = 999_999_999_999_999
 
 def connect() -> sqlite3.Connection:
     conn = sqlite3.connect(":memory:", isolation_level=None)
-    conn.executescript(TABLES.read_text(encoding="utf-8"))
+    migrate(conn, "tables")
     conn.execute("PRAGMA foreign_keys = ON")
     return conn
 
@@ -58,7 +58,10 @@ def register(conn: sqlite3.Connection, *user_ids: int) -> None:
 
 
 def packed(*rows: tuple[int, str, int]) -> bytes:
-    return msgspec.msgpack.encode([(key(user_id), kind, amount, 738886) for user_id, kind, amount in rows])
+    """Rows in groups of two, and a last one of one."""
+    flat = [[key(user_id), kind, amount, 738886] for user_id, kind, amount in rows]
+    groups = [list(chain(*flat[start : start + 2])) for start in range(0, len(flat), 2)]
+    return msgspec.msgpack.encode(groups)
 
 
 def begin(
@@ -70,8 +73,8 @@ def begin(
 
 def add(conn: sqlite3.Connection, *rows: tuple[int, str, int]) -> None:
     import_id = begin(conn)["import_id"]
-    import_batch(conn, import_id, 10, 20, 2, b"d", packed(*rows), 0)
-    import_end(conn, import_id, 20, [20, 2, b"d"], False, b"\x90", 0, 6)
+    import_batch(conn, import_id, [10, 0], 20, 2, b"d", packed(*rows), 0)
+    import_end(conn, import_id, [20, len(rows)], [20, 2, b"d"], False, b"\x90", 0, 6)
 
 
 def scores(conn: sqlite3.Connection) -> dict[int, int | None]:
@@ -80,11 +83,11 @@ def scores(conn: sqlite3.Connection) -> dict[int, int | None]:
 
 def test_an_import_from_begin_to_end(conn: sqlite3.Connection) -> None:
     assert known_imports(conn) == {"last_id": 0, "imports": []}
-    assert begin(conn) == {"import_id": 1}
-    reply = import_batch(conn, 1, 10, 300, 7, b"e", packed((1, "CREDIT", 5), (2, "DEBIT", 0)), 4)
+    assert begin(conn) == {"import_id": 1, "rows_imported": 0}
+    reply = import_batch(conn, 1, [10, 0], 300, 7, b"e", packed((1, "CREDIT", 5), (2, "DEBIT", 0)), 4)
     assert reply == {"rows_imported": 2}
     assert known_imports(conn) == {"last_id": 1, "imports": [[1, "f.csv", 300, 7, b"e", False, None, None]]}
-    assert import_end(conn, 1, 300, [310, 8, b"g"], False, packed((1, "DEBIT", 1)), 1, 99) == {
+    assert import_end(conn, 1, [300, 2], [310, 8, b"g"], False, packed((1, "DEBIT", 1)), 1, 99) == {
         "rows_imported": 1
     }
     assert known_imports(conn)["imports"] == [[1, "f.csv", 310, 8, b"g", True, None, None]]
@@ -101,37 +104,65 @@ def test_an_import_from_begin_to_end(conn: sqlite3.Connection) -> None:
 
 
 def test_only_one_of_two_importers_goes_on(conn: sqlite3.Connection) -> None:
-    assert begin(conn) == {"import_id": 1}
+    assert begin(conn) == {"import_id": 1, "rows_imported": 0}
     stale = import_begin(conn, "f.csv", 0, None, False, [10, 1, b"d"], COLUMNS, 5)
     assert stale == {"refused": "imports-changed"}
-    import_batch(conn, 1, 10, 20, 2, b"d", packed((1, "CREDIT", 5)), 0)
+    import_batch(conn, 1, [10, 0], 20, 2, b"d", packed((1, "CREDIT", 5)), 0)
     moved = {"refused": "import-moved"}
     assert begin(conn, matched=1, mark=10) == {"refused": "imports-changed"}
-    assert import_batch(conn, 1, 10, 20, 2, b"d", packed((1, "CREDIT", 5)), 0) == moved
-    assert import_end(conn, 1, 10, [20, 2, b"d"], False, packed((1, "CREDIT", 5)), 0, 9) == moved
-    assert begin(conn, matched=1, mark=20) == {"import_id": 1}
-    import_end(conn, 1, 20, [20, 2, b"d"], False, b"\x90", 0, 9)
-    assert import_batch(conn, 1, 20, 30, 3, b"d", b"\x90", 0) == moved
-    assert begin(conn, matched=1, mark=20) == {"import_id": 2}
+    assert import_batch(conn, 1, [10, 0], 20, 2, b"d", packed((1, "CREDIT", 5)), 0) == moved
+    assert import_end(conn, 1, [10, 0], [20, 2, b"d"], False, packed((1, "CREDIT", 5)), 0, 9) == moved
+    assert begin(conn, matched=1, mark=20) == {"import_id": 1, "rows_imported": 1}
+    import_end(conn, 1, [20, 1], [20, 2, b"d"], False, b"\x90", 0, 9)
+    assert import_batch(conn, 1, [20, 1], 30, 3, b"d", b"\x90", 0) == moved
+    assert begin(conn, matched=1, mark=20) == {"import_id": 2, "rows_imported": 0}
     assert conn.execute("SELECT COUNT(*) FROM transactions").fetchone() == (1,)
 
 
 def test_a_tail_is_taken_out_and_whoever_had_it_is_scored_again(conn: sqlite3.Connection) -> None:
     register(conn, 1, 2)
     begin(conn)
-    import_batch(conn, 1, 10, 20, 2, b"d", packed((1, "CREDIT", 25_000_00)), 0)
-    import_end(conn, 1, 20, [30, 2, b"e"], True, packed((2, "CREDIT", 40_000_00), (2, "DEBIT", 1)), 0, 9)
+    import_batch(conn, 1, [10, 0], 20, 2, b"d", packed((1, "CREDIT", 25_000_00)), 0)
+    import_end(conn, 1, [20, 1], [30, 2, b"e"], True, packed((2, "CREDIT", 40_000_00), (2, "DEBIT", 1)), 0, 9)
     assert known_imports(conn)["imports"] == [[1, "f.csv", 30, 2, b"e", True, 20, 2]]
     score_users(conn, [1, 2], *RULES)
     assert set_scored_through(conn, 0, 3)
-    assert begin(conn, matched=1, mark=20, replaces_tail=True) == {"import_id": 2}
+    assert begin(conn, matched=1, mark=20, replaces_tail=True) == {"import_id": 2, "rows_imported": 0}
     assert scores(conn) == {1: 310, 2: None}
-    import_batch(conn, 2, 20, 40, 3, b"f", packed((1, "CREDIT", 15_000_00)), 0)  # takes the id 2 again
+    import_batch(conn, 2, [20, 0], 40, 3, b"f", packed((1, "CREDIT", 15_000_00)), 0)  # takes the id 2 again
     assert touched_users(conn, None, 10) == {"after": 1, "through": 2, "user_ids": [1]}
     assert conn.execute("SELECT rows_imported FROM imports ORDER BY id").fetchall() == [(1,), (1,)]
-    import_end(conn, 2, 40, [40, 3, b"f"], False, b"\x90", 0, 9)
-    assert begin(conn, matched=1, mark=20, replaces_tail=True) == {"import_id": 3}
+    import_end(conn, 2, [40, 1], [40, 3, b"f"], False, b"\x90", 0, 9)
+    assert begin(conn, matched=1, mark=20, replaces_tail=True) == {"import_id": 3, "rows_imported": 0}
     assert conn.execute("SELECT COUNT(*) FROM transactions").fetchone() == (2,)
+
+
+def test_parts_of_a_batch_that_is_not_whole_are_taken_out(conn: sqlite3.Connection) -> None:
+    register(conn, 1, 2)
+    begin(conn)
+    first = packed((1, "CREDIT", 25_000_00), (2, "CREDIT", 25_000_00))
+    second = packed((1, "CREDIT", 15_000_00))
+    import_batch(conn, 1, [10, 0], 20, 2, b"d", first, 0)
+    import_batch(conn, 1, [20, 2], 20, 2, b"d", second, 0)
+    add(conn, (2, "CREDIT", 15_000_00))  # another import, in between
+    import_batch(conn, 1, [20, 3], 20, 2, b"d", second, 0)
+    assert known_imports(conn)["imports"][0][:4] == [1, "f.csv", 20, 2]
+    score_users(conn, [1, 2], *RULES)
+    assert scores(conn) == {1: 330, 2: 320}
+    assert set_scored_through(conn, 0, 5)
+    assert begin(conn, matched=1, mark=20) == {"import_id": 1, "rows_imported": 2}
+    assert scores(conn) == {1: None, 2: 320}
+    assert conn.execute("SELECT id FROM transactions").fetchall() == [(1,), (2,), (4,)]
+    assert touched_users(conn, None, 9)["after"] == 2
+    for stands_at in ([20, 3], [20, 4], [10, 2]):  # whoever did not see that they were taken out
+        assert import_batch(conn, 1, stands_at, 40, 3, b"e", second, 0) == {"refused": "import-moved"}
+    import_batch(conn, 1, [20, 2], 20, 2, b"d", second, 0)
+    import_batch(conn, 1, [20, 3], 40, 3, b"e", second, 0)
+    assert begin(conn, matched=1, mark=40) == {"import_id": 1, "rows_imported": 4}
+    score_users(conn, [1, 2], *RULES)
+    assert scores(conn) == {1: 330, 2: 320}
+    assert list(differing_balances(conn)) == []
+    assert recompute_scores(conn, 0, 9, *RULES)["differing"] == []
 
 
 def test_pending_borrowers_come_in_pages(conn: sqlite3.Connection) -> None:
@@ -165,8 +196,9 @@ def test_rows_of_people_who_register_later_count(conn: sqlite3.Connection) -> No
 def test_sums_beyond_64_bits(conn: sqlite3.Connection) -> None:
     register(conn, 1, 2)
     begin(conn)
-    import_batch(conn, 1, 10, 20, 2, b"d", packed(*[(1, "CREDIT", LARGEST)] * 9_300), 0)
-    import_batch(conn, 1, 20, 30, 3, b"d", packed(*[(1, "DEBIT", LARGEST)] * 9_299, (1, "DEBIT", 1)), 0)
+    import_batch(conn, 1, [10, 0], 20, 2, b"d", packed(*[(1, "CREDIT", LARGEST)] * 9_300), 0)
+    debits = packed(*[(1, "DEBIT", LARGEST)] * 9_299, (1, "DEBIT", 1))
+    import_batch(conn, 1, [20, 9_300], 30, 3, b"d", debits, 0)
     score_users(conn, [1, 2], 0, LARGEST - 1, 1, 0, 10)
     assert scores(conn) == {1: 1, 2: 0}
     score_users(conn, [1, 2], 0, LARGEST, 1, 0, 10)
@@ -202,15 +234,16 @@ def test_a_batch_is_scored_with_one_query_by_index(conn: sqlite3.Connection) -> 
     conn.set_trace_callback(statements.append)
     score_users(conn, list(range(1, 101)), *RULES)
     conn.set_trace_callback(None)
-    assert sum(" transactions " in statement for statement in statements) == 1
+    assert sum(" balances " in statement for statement in statements) == 1
+    assert not any(" transactions " in statement for statement in statements)
     plans = [
         conn.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
         for statement in statements
         if "SELECT" in statement
     ]
     details = [step[3] for plan in plans for step in plan]
-    assert any("transactions_identity" in detail and "COVERING" in detail for detail in details)
-    assert not any(detail.startswith(("SCAN t", "SCAN v")) for detail in details)
+    assert any("SEARCH b USING PRIMARY KEY" in detail for detail in details)
+    assert not any(detail.startswith(("SCAN b", "SCAN v")) for detail in details)
 
 
 def test_recomputing_finds_what_was_changed_by_hand(conn: sqlite3.Connection) -> None:
@@ -222,8 +255,7 @@ def test_recomputing_finds_what_was_changed_by_hand(conn: sqlite3.Connection) ->
     assert recompute_scores(conn, 2, 9, *RULES) == {"last_id": 4, "checked": 1, "differing": []}
     assert recompute_scores(conn, 4, 9, *RULES) == {"last_id": None, "checked": 0, "differing": []}
     conn.execute("UPDATE users SET credit_score = 900 WHERE id = 2")
-    conn.execute("UPDATE transactions SET amount_paise = 1 WHERE id = 1")
-    assert recompute_scores(conn, 0, 9, *RULES)["differing"] == [[1, 310, 300], [2, 900, 320]]
+    assert recompute_scores(conn, 0, 9, *RULES)["differing"] == [[2, 900, 320]]
 
 
 def test_who_waits_to_be_scored_again_is_not_compared(conn: sqlite3.Connection) -> None:

@@ -163,6 +163,24 @@ def test_a_changed_score_is_found(book: Place, tmp_path: Path) -> None:
         assert checked(place).found == 0
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE balances SET paise = paise + 1 WHERE identity_key = x'08'",
+        "UPDATE balances SET crores = crores - 1 WHERE identity_key = x'08'",
+        "DELETE FROM balances WHERE identity_key = x'08'",
+        "UPDATE transactions SET amount_paise = amount_paise + 1 WHERE id = 4",
+        "UPDATE transactions SET kind = 'DEBIT' WHERE id = 4",
+        "UPDATE transactions SET identity_key = x'09' WHERE id = 4",
+        "DELETE FROM transactions WHERE id = 4",
+    ],
+)
+def test_a_balance_that_is_not_its_sum_is_found(book: Place, tmp_path: Path, sql: str) -> None:
+    place = copy_of(book, tmp_path)
+    place.edit(sql)
+    assert any("balance of bank history 08: is " in line for line in differs(place))
+
+
 def test_a_score_that_is_not_known_yet_is_no_difference(book: Place, tmp_path: Path) -> None:
     place = copy_of(book, tmp_path)
     place.edit("UPDATE users SET credit_score = NULL")
