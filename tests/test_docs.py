@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -22,6 +24,8 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+BAD_INPUTS = (ROOT / "docs" / "bad-inputs.md").read_text(encoding="utf-8")
+BAD_INPUT_NUMBERS = [*range(1, 31), *range(62, 87)]  # for good: a number is never given to something else
 
 WHO = {
     "anyone": set(),
@@ -143,6 +147,31 @@ def test_the_import_s_summary_has_these_fields():
 
 def _route(method: str, path: str) -> Route | None:
     return next((route for route in ROUTES if (route.method, route.path) == (method, path)), None)
+
+
+# Bad inputs ----------------------------------------------------------------------------------------
+
+
+def test_every_bad_input_has_its_number_and_tests_that_exist():
+    listed = [row for part in BAD_INPUTS.split("\n## ")[1:] for row in rows(part)]
+    assert [int(number) for number, *_ in listed] == BAD_INPUT_NUMBERS
+    for number, tried, must_come, held_by in listed:
+        assert tried, number
+        assert must_come, number
+        tests = in_backticks(held_by)
+        assert tests, f"{number} is held by no test"
+        assert held_by == ", ".join(f"`{test}`" for test in dict.fromkeys(tests)), number
+        for test in tests:
+            path, _, name = test.partition("::")
+            assert name in _names_of_tests(ROOT / path), f"{number}: {test}"
+
+
+@cache
+def _names_of_tests(path: Path) -> set[str]:
+    """The names of the tests of a file."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    body = ast.parse(path.read_text("utf-8"), str(path)).body
+    return {node.name for node in body if isinstance(node, functions) and node.name.startswith("test_")}
 
 
 # Links and files -----------------------------------------------------------------------------------

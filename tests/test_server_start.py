@@ -110,6 +110,18 @@ def test_keys_of_another_database(config_path: Path, tmp_path: Path):
     assert len(list((tmp_path / "keys").iterdir())) == 2
 
 
+def test_keys_that_can_be_guessed(config_path: Path, tmp_path: Path):
+    """Whichever of them it is, and though the database was made with it."""
+    vault = next(path for path in (tmp_path / "keys").iterdir() if path.suffix != ".pem")
+    whole = vault.read_text()
+    for line in whole.splitlines():
+        name, _, key = line.rpartition(" ")
+        if name.startswith(("index", "encryption")):
+            vault.write_text(whole.replace(key, "00" * 32))
+            assert f"{vault} holds a key that can be guessed: " in refused(config_path)
+            vault.write_text(whole)
+
+
 def test_a_keys_folder_that_is_a_file(tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
     why = refused(write_config(tmp_path), LEDGERD_AUTH_KEYS_DIR="file")

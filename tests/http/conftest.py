@@ -36,6 +36,25 @@ async def world(open_world: OpenWorld) -> AsyncIterator[World]:
 
 
 @pytest.fixture
+def asked(world: World, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What the service asks its store from now on: the kind of call, and with what."""
+    seen: list[tuple[Any, ...]] = []
+
+    def watch(kind: str) -> None:
+        call = getattr(world.service.store, kind)
+
+        def noted(*params: Any) -> Any:
+            seen.append((kind, *params))
+            return call(*params)
+
+        monkeypatch.setattr(world.service.store, kind, noted)
+
+    for kind in ("append", "load", "read", "write"):
+        watch(kind)
+    return seen
+
+
+@pytest.fixture
 async def borrower(world: World) -> Caller:
     """Somebody registered, scored and logged in."""
     return await world.borrower()

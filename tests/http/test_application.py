@@ -101,6 +101,7 @@ async def test_addresses_that_are_spelled_oddly(world):
         assert got == status, target
         assert headers["content-type"] == "application/problem+json"
         assert b"/problems/" in body
+        assert "elsewhere" not in f"{headers}{body!r}"
     got, headers, _ = await raw(world, "OPTIONS /api/me/ HTTP/1.1", "Host: x")
     assert (got, headers["allow"]) == (405, "GET, HEAD")
     for method in ("BREW", "get"):  # no method at all

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import msgspec
 import pytest
 
@@ -61,6 +63,18 @@ def test_a_literal_of_money(text, hundredths):
 )  # fmt: skip
 def test_what_is_none(text):
     assert literal(text) is None
+
+
+def test_of_a_great_exponent_no_number_is_made():
+    """Such a number takes as many bytes as it has digits, and minutes to make."""
+    for amount in (b"1e300000", b'"1e300000"', b"-1e300000", b"1e-300000", b'"9e999999999"', b"9" * 15_000):
+        for loan_id in (b'"a"', b'"\\u0061"'):  # one parser, and two
+            body = (GOOD % amount).replace(b'"a"', loan_id)
+            tracemalloc.start()
+            assert decimal_literal(decode_json(DECODER, body, FIELDS).amount) is None
+            peak_bytes = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak_bytes < 60_000 + 4 * len(body), amount[:20]
 
 
 def test_a_name_that_comes_twice_is_found_however_it_is_written():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -21,6 +22,16 @@ MALFORMED = (
     b'{"a": Infinity}', b'{"a": -}', b'{"a": 01}',
     b"NaN", b"{\"a\": '1'}", b'{"a": 1e}', b'{"a": "\n"}', b"//\n{}", b'{"a": .5}',
 )  # fmt: skip
+# A good payment, and what makes it no JSON: what stands there, and what is sent in its place.
+PAYMENT = '{"loan_id": "LOAN", "amount": 1, "transaction_id": "t"}'
+NO_JSON = (
+    (b": 1,", b": NaN,"), (b": 1,", b": -Infinity,"), (b": 1,", b": 01,"), (b": 1,", b": .5,"),
+    (b": 1,", b': "1\xff",'), (b": 1,", b': "\\ud800",'),
+    (b'"t"}', b'"t"}x'), (b'"t"}', b'"t"}}'), (b'"t"}', b'"t",}'), (b'"t"}', b'"t"'),
+    (b'{"l', b'\xef\xbb\xbf{"l'), (b'{"l', b'\xff\xfe{"l'), (b'{"l', b"{'l"), (b'{"l', b'\x00{"l'),
+    (b'"t"', b'"\xff"'), (b'"t"', b'"\xed\xa0\x80"'), (b'"t"', b'"\\ud800"'), (b'"t"', b'"\\udc00\\ud800"'),
+    (b'"t"', b'"\x01"'), (b'"t"', b'"\\x41"'), (b'"t"', b'"\xc0\xaf"'), (b'"amount"', b'"amount\xff"'),
+)  # fmt: skip
 NOT_AN_OBJECT = (b"[]", b'"text"', b"1", b"true", b"null", b"[{}]", b"1e400", b"-0")
 
 # Literals of an amount, and what they come to.
@@ -30,8 +41,8 @@ AMOUNTS = {
 }  # fmt: skip
 NO_AMOUNTS = (
     "0", "0.0", "0.00", '"0"', '"0.00"', "-0", "-0.00", "-5", '"-5"', '"+5"', "10.001",
-    '"10.001"', "1e2",
-    '"1e2"', "1E2", "2.07e2", '"1e999999"', "1e999999", '"1e-30"', '"NaN"', '"Infinity"', '"-Infinity"',
+    '"10.001"', "1e2", '"1e2"', "1E2",
+    "2.07e2", '"1e999999"', "1e999999", "1e400", '"1e-30"', '"NaN"', '"Infinity"', '"-Infinity"',
     '"sNaN"', '"1_000"', '"１２"', '"٣"', '"१"', '" 1"', '"1 "', '"1\\n"', '"0x10"', '"1,000"',
     '""', '"."',
     '"1."', '".5"', "true", "null", "[]", '["1"]', "{}", '{"a": 1, "a": 2}', "12345678901234",
@@ -120,6 +131,20 @@ async def test_a_body_has_a_largest_size(world, borrower):
     assert (await world.pay(borrower, loan_id, "1.00", "padded")).status == 200
 
 
+async def test_what_would_unpack_to_much_is_never_unpacked(world, borrower):
+    packed = gzip.compress(bytes(12_000_000))
+    assert len(packed) < 16_384
+    tracemalloc.start()
+    answer = await world.call("POST", "/api/make-payment/", packed, borrower, {"Content-Encoding": "gzip"})
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (answer.status, answer.slug) == (415, "unsupported-media-type")
+    assert peak_bytes < 2_000_000
+    larger = gzip.compress(bytes(50_000_000))
+    answer = await world.call("POST", "/api/make-payment/", larger, borrower, {"Content-Encoding": "gzip"})
+    assert answer.status == 415
+
+
 async def test_the_largest_size_can_be_set(open_world):
     async with open_world(limits=Limits(body_bytes=200)) as world:
         assert (await world.post("/api/login/", b"{}".ljust(200))).slug == "invalid-fields"
@@ -140,7 +165,7 @@ async def test_no_body_brings_the_service_down(world, borrower):
             if body in optional:
                 continue
             answer = await world.post(route.path, body, caller)
-            assert answer.status in {400, 422}, (route.name, body)
+            assert (answer.status, answer.slug) == (400, "malformed"), (route.name, body)
         for body in NOT_AN_OBJECT:
             answer = await world.post(route.path, body, caller)
             assert (answer.status, answer.slug) == (422, "invalid-fields"), (route.name, body)
@@ -154,6 +179,32 @@ async def test_no_body_brings_the_service_down(world, borrower):
                 body = {**GOOD_BODIES[route.name], field: value, "unheard-of": 1}
                 answer = await world.post(route.path, body, caller)
                 assert (answer.status, answer.slug) == (422, "invalid-fields"), (route.name, field, value)
+    assert await world.head() == before
+
+
+async def test_what_is_no_json_is_malformed_and_pays_nothing(world, borrower, loan):
+    good = PAYMENT.replace("LOAN", loan).encode()
+    before = await world.head()
+    for there, sent in NO_JSON:
+        assert good.count(there) == 1
+        answer = await world.post("/api/make-payment/", good.replace(there, sent), borrower)
+        assert (answer.status, answer.slug) == (400, "malformed"), sent
+    assert await world.head() == before
+    assert (await world.post("/api/make-payment/", good, borrower)).status == 201
+
+
+async def test_a_field_that_stands_twice_is_named_at_every_address(world, borrower):
+    """Also with the same value both times, and with its name escaped."""
+    who = {"borrower": borrower, "ops": world.ops, "payments:write": world.payer}
+    before = await world.head()
+    for route in WITH_BODY:
+        caller = who[min(route.scopes)] if route.scopes else None
+        good = GOOD_BODIES[route.name] or {"date": "2026-01-01"}
+        for name, value in good.items():
+            for again in (name, f"\\u{ord(name[0]):04x}{name[1:]}"):
+                body = f'{json.dumps(good)[:-1]}, "{again}": {json.dumps(value)}}}'.encode()
+                answer = await world.post(route.path, body, caller)
+                assert (answer.status, answer.slug, answer.paths) == (422, "invalid-fields", [name]), body
     assert await world.head() == before
 
 

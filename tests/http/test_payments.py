@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from datetime import timedelta
+from urllib.parse import quote
+
+import pytest
 
 from ledgerd.config import Limits
+from tests.http.edge import next_turns
 from tests.http.outside import Answer, on_disk
+from tests.http.test_express import ORDINARY, payment
 
 RECEIPT = {
     "payment_id", "transaction_id", "loan_id", "status", "paid_on", "recorded_at", "amount", "interest",
@@ -191,6 +197,32 @@ async def test_an_unknown_loan_looks_like_another_borrower_s(world, borrower, lo
     assert (await world.pay(world.payer, "0" * 16, "1.00")).slug == "loan-not-found"
 
 
+NO_IDS = (
+    "x", "0", "' OR 1=1 --", "0000000000000001' --", "%", "1;DROP TABLE loans", "../../etc/passwd", "-1",
+    "0x0000000000001", "F" * 16, "8" + "0" * 15, "0" * 15, "0" * 17, "０" * 16, "a" * 256, "9" * 6_000,
+)  # fmt: skip
+
+
+async def test_a_text_that_is_no_id_is_asked_of_nobody(world, loan, asked):
+    """And one that is, whatever it says, is asked for as its number, in the same call."""
+    await world.get("/api/loans/", world.ops)  # whatever was under way has ended
+    asked.clear()
+    for text in NO_IDS:
+        paid = await world.pay(world.payer, text, "1.00")
+        if len(text) > 256:
+            assert (paid.status, paid.paths) == (422, ["loan_id"])
+        else:
+            assert refused(paid, 404, "loan-not-found")
+        for path in (f"/api/loans/{quote(text, '')}/", f"/api/get-statement/?loan_id={quote(text, '')}"):
+            assert refused(await world.get(path, world.ops), 404, "loan-not-found"), text
+        assert refused(await world.get(f"/api/billing-runs/{quote(text, '')}/", world.ops), 404, "not-found")
+        assert asked == [], text
+    for number in (1, 0xABC, 2**63 - 1):
+        asked.clear()
+        assert refused(await world.pay(world.payer, f"{number:016x}", "1.00"), 404, "loan-not-found")
+        assert asked == [("load", [number])]
+
+
 # Once ---------------------------------------------------------------------------------------------
 
 
@@ -206,6 +238,43 @@ async def test_sixty_identical_payments_at_once_count_once(world, borrower, loan
     assert replays[0].json == first.json | {"replayed": True}
     [payment] = (await world.statement(borrower, loan))["past_transactions"]
     assert payment["payment_id"] == first.json["payment_id"]
+
+
+@pytest.mark.parametrize("way", ["/api/make-payment/", ORDINARY])
+async def test_who_hangs_up_before_the_answer_has_paid_once(world, borrower, loan, monkeypatch, way):
+    store, edge = world.service.store, world.client.server.listener._edge
+    reached, go_on, append = asyncio.Event(), asyncio.Event(), store.append
+
+    async def held(*batch):
+        reached.set()
+        await go_on.wait()
+        return await append(*batch)
+
+    body = json.dumps(payment(loan, "hung-up", "12.34")).encode()
+    head = [
+        f"POST {way} HTTP/1.1", "Host: x", f"Authorization: Bearer {world.payer.token}",
+        "Content-Type: application/json", f"Content-Length: {len(body)}", "", "",
+    ]  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "append", held)
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.client.port)
+        open_with_this_one = edge.open
+        writer.write("\r\n".join(head).encode() + body)
+        await reached.wait()
+        await next_turns()
+        assert not reader._buffer  # nothing is answered before it is on disk
+        writer.transport.abort()
+        while edge.open == open_with_this_one:  # noqa: ASYNC110 - until the service has noticed
+            await asyncio.sleep(0)
+        go_on.set()
+    replay = await world.pay(world.payer, loan, "12.34", "hung-up")
+    assert (replay.status, replay.headers["Idempotent-Replayed"]) == (200, "true")
+    assert replay.json["replayed"] is True
+    receipt = (await world.get("/api/payments/hung-up/", world.payer)).json
+    assert replay.json == receipt | {"replayed": True}
+    [counted] = (await world.statement(borrower, loan))["past_transactions"]
+    assert (counted["payment_id"], counted["amount_paid"]) == (receipt["payment_id"], "12.34")
+    assert (await world.loan(borrower, loan))["principal_received"] == "12.34"
 
 
 async def test_a_thousand_different_payments_at_once_all_count(world, borrower, loan):

@@ -71,6 +71,7 @@ async def test_a_person_registers_once(strict_world):
     world = strict_world
     fields = {"email": "Asha@Example.com", "aadhar_id": NUMBER}
     assert (await world.register(**fields)).status == 201
+    refusals = set()
     for again in (
         fields,
         {"email": "other@example.com", "aadhar_id": NUMBER},
@@ -79,6 +80,8 @@ async def test_a_person_registers_once(strict_world):
         answer = await world.register(**again)
         assert (answer.status, answer.slug) == (409, "already-registered")
         assert NUMBER not in answer.body.decode()
+        refusals.add(str(answer.bare))
+    assert len(refusals) == 1  # which of the two was taken is not said
     # The refused email with the free number took nothing: both are free still.
     assert (await world.register(email="new@example.com", aadhar_id=OTHER_NUMBER)).status == 201
     answers = await asyncio.gather(*(world.register(aadhar_id=UNKNOWN_NUMBER) for _ in range(10)))
@@ -129,7 +132,10 @@ async def test_each_bad_field_is_named(strict_world):
     answer = await world.post("/api/register-user/", {"name": "Asha"})
     assert (answer.status, answer.slug) == (422, "invalid-fields")
     # None of them has taken the number. Somebody may have no income.
-    assert (await world.register(aadhar_id=NUMBER, annual_income="0", name="=HYPERLINK(1)")).status == 201
+    formula = '=HYPERLINK("http://example.com")'
+    kept = await world.register(aadhar_id=NUMBER, annual_income="0", name=formula)
+    assert (kept.status, kept.json["name"], kept.json["annual_income"]) == (201, formula, "0.00")
+    assert (await world.get("/api/me/", await world.log_in(NUMBER))).json["name"] == formula
 
 
 async def test_any_text_can_be_an_identity(world):
@@ -391,6 +397,19 @@ async def test_a_forged_token_is_turned_away(world, borrower):
         assert (answer.status, answer.slug) == (401, "unauthorized"), header
     good = await world.get("/api/me/", None, Authorization=f"bearer  {borrower.token}")
     assert good.status == 200  # the scheme's case does not matter
+
+
+async def test_a_token_of_no_key_of_ours_asks_the_store_nothing(world, borrower, loan, asked):
+    claims = jwt.decode(borrower.token, options={"verify_signature": False})
+    kids = ("../../x", "' OR 1=1 --", "https://example.com/key", "unknown", "", "k" * 2_000)
+    tokens = [forged(world, claims, {"kid": kid}) for kid in kids]
+    asked.clear()
+    for token in tokens:
+        for answer in (await world.get("/api/me/", token), await world.pay(Caller("", token), loan, "1.00")):
+            assert (answer.status, answer.slug) == (401, "unauthorized"), token
+    assert asked == []
+    assert (await world.get("/api/me/", forged(world, claims, {}))).status == 200
+    assert asked  # or this test shows nothing
 
 
 async def test_a_token_lives_as_long_as_it_says(world, borrower):

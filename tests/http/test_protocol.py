@@ -320,6 +320,25 @@ async def test_a_body_that_stalls_is_408_and_the_connection_closes():
 
 
 @on_both_loops
+async def test_a_dripping_body_does_not_push_its_end_away():
+    async with serving(read_timeout_s=SOON_S, body_timeout_s=60) as served:
+        reader, writer = await served.connect()
+
+        async def drip():
+            while not reader.at_eof():
+                writer.write(b"x")
+                await asyncio.sleep(SOON_S / 10)
+
+        writer.write(post(bytes(BODY_BYTES))[:-BODY_BYTES])
+        dripping = asyncio.create_task(drip())
+        status, headers, body = parsed(await until_closed(reader))
+        dripping.cancel()
+        writer.close()
+        assert (status, headers["connection"]) == (408, "close")
+        assert b"/problems/request-timeout" in body
+
+
+@on_both_loops
 async def test_a_body_over_the_limit_is_413_and_the_connection_stays():
     too_long = b"a" * (BODY_BYTES + 1)
     one_chunk = chunked(too_long)

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import base64
+import builtins
+import io
 import json
+import os
 import random
+import socket
+import sqlite3
 import warnings
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ledgerd.http.keyring import load_or_create_keyring, rotate_keyring
@@ -158,11 +164,41 @@ def test_a_claim_that_is_not_ours_is_refused(world, claims):
         {"kid": "https://example.com/key"},
         {"kid": "k" * 2000},
         {"crit": ["exp"]},
+        {"crit": ["unheard-of"], "unheard-of": 1},
         {"b64": False, "crit": ["b64"]},
     ],
 )
 def test_a_header_that_is_not_ours_is_refused(world, header):
     assert world.tokens.verify(world.forge(header=header)) is BadToken.INVALID
+
+
+BAD_KIDS = (
+    "unknown", "", "../../etc/passwd", "/etc/passwd", "' OR 1=1 --", "https://example.com/key", "k" * 2_000,
+    "k" * 10_000,
+)  # fmt: skip
+
+
+def test_a_key_is_looked_for_in_memory_alone(world, monkeypatch):
+    """No file is opened, no socket and no database, whatever key a token names or says to fetch."""
+    touched = []
+    bad = [world.forge(header={"kid": kid}) for kid in BAD_KIDS]
+    bad += [
+        world.forge(random_key(), header={name: "https://example.com/key"}) for name in ("jku", "x5u", "jwk")
+    ]
+    good = world.issue()
+    for room, name in ((builtins, "open"), (io, "open"), (os, "open"), (os, "stat"), (sqlite3, "connect")):
+        monkeypatch.setattr(room, name, lambda *args, **_: touched.append(args))
+    monkeypatch.setattr(socket.socket, "connect", lambda *args: touched.append(args))
+    verdicts = [world.tokens.verify(token) for token in bad]
+    is_good = isinstance(world.tokens.verify(good), Caller)
+    monkeypatch.undo()
+    assert set(verdicts) == {BadToken.INVALID}
+    assert is_good
+    assert touched == []
+
+
+def random_key():
+    return Ed25519PrivateKey.from_private_bytes(random.Random(5).randbytes(32))
 
 
 def test_other_algorithms_are_refused(world):
@@ -219,6 +255,27 @@ def test_a_token_over_four_kibibytes_is_refused_though_signed(world):
     long = world.forge(more="x" * 3000)
     assert len(long) > 4096
     assert world.tokens.verify(long) is BadToken.INVALID
+
+
+def test_nothing_is_looked_at_in_a_token_that_is_too_long(world, monkeypatch):
+    looked_at, look = [], jwt.get_unverified_header
+
+    def looking(text):
+        looked_at.append(text)
+        return look(text)
+
+    monkeypatch.setattr(jwt, "get_unverified_header", looking)
+    for text in (
+        "x" * 4_097,
+        "x" * 100_000,
+        "." * 10_000,
+        f"e30.{'A' * 1_000_000}.AA",
+        world.forge(m="x" * 3_000),
+    ):
+        assert world.tokens.verify(text) is BadToken.INVALID
+    assert looked_at == []
+    world.tokens.verify("a.b.c")
+    assert looked_at == ["a.b.c"]
 
 
 @pytest.mark.parametrize("payload", [b"[]", b"null", b'"x"', b"[" * 2500, b"\xff", b"9" * 2600])

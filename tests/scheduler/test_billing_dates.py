@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from ledgerd.clock import SystemClock
+from ledgerd.domain.events import PaymentRecorded, decode_event
 from ledgerd.scheduler import billing as billing_module
 from tests.reference import ReferenceLoan
 from tests.scheduler.house import House, house
@@ -121,6 +122,56 @@ async def test_a_book_that_crosses_a_leap_day_agrees_with_the_reference(lent_on:
             assert [shown(bill) for bill in bills] == [
                 {name: bill[name] for name in shown(bills[0])} for bill in reference.bills()
             ]
+
+
+@pytest.mark.parametrize("later", [0, 1])
+@pytest.mark.parametrize(
+    ("zone", "changes_on"),
+    [
+        ("America/New_York", "2026-03-08"),  # a day of 23 hours,
+        ("America/New_York", "2025-11-02"),  # and one of 25
+        ("America/Santiago", "2025-09-07"),  # whose midnight did not come,
+        ("America/Havana", "2025-11-02"),  # or came twice
+    ],
+)
+async def test_where_the_clocks_change_a_bill_comes_once_at_midnight(zone: str, changes_on: str, later: int):
+    here, due_on = ZoneInfo(zone), day(changes_on) + later
+    hand = Hand(f"{date.fromordinal(due_on - 30)}T12:00")
+    async with house(clock=SystemClock(here, time_s=hand)) as home:
+        await home.lend(2)
+        hand.s += 28 * 86_400
+        for _ in range(4 * 24 * 4):
+            hand.s += 900
+            await home.billing.tonight()
+            is_due = datetime.fromtimestamp(hand.s, here).toordinal() >= due_on
+            assert await home.numbers() == [[1] if is_due else []] * 2
+        assert [[bill.billing_date for bill in bills] for bills in await home.bills()] == [[due_on]] * 2
+        billed = [run["billed"] for run in await home.runs()]
+        assert sorted(billed) == [0] * (len(billed) - 1) + [2]
+
+
+async def test_a_bill_is_there_from_the_first_moment_of_its_date():
+    """A payment of the moment before is money ahead of time; one of the moment itself pays the bill."""
+    for moment, bill_paid, bills in (("2026-01-30T23:59:59.999", 0, []), ("2026-01-31T00:00", 1, [1])):
+        hand = Hand("2026-01-01T12:00")
+        async with house(clock=SystemClock(KOLKATA, time_s=hand)) as home:
+            await home.lend(1)
+            hand.to(moment)
+            await home.pay(home.loan_ids[0], 207_00)
+            last = decode_event((await home.journal())[home.loan_ids[0]][-1][-1])
+            assert isinstance(last, PaymentRecorded)
+            assert [part.bill for part in last.allocations] == [bill_paid]
+            assert await home.numbers() == [bills]
+
+
+async def test_what_is_due_is_past_due_from_the_first_moment_after_its_date():
+    hand = Hand("2026-01-01T12:00")
+    async with house(clock=SystemClock(KOLKATA, time_s=hand)) as home:
+        await home.lend(1)
+        for moment, past_due_paise in (("2026-02-15T23:59:59.999", 0), ("2026-02-16T00:00", 207_00)):
+            hand.to(moment)
+            view = await home.registry.ask(home.loan_ids[0], None)
+            assert view.loan.past_due_paise(view.today) == past_due_paise
 
 
 @pytest.fixture
