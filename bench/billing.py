@@ -145,7 +145,7 @@ async def measure(config: Config, token: str, payers: list[str]) -> dict[str, li
 
 async def bill(config: Config, through: str | None) -> dict[str, float]:
     """Run `ledgerd bill` through the service."""
-    shown = await run_command(config, "bill", {"date": through}, lambda _done, _total: None)
+    shown = await run_command(config, "bill", {"date": through}, lambda *_: None)
     return {name: shown[name] for name in ("billed", "failed", "seconds")}
 
 

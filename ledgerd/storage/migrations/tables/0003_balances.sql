@@ -16,14 +16,14 @@ FROM (
 )
 GROUP BY identity_key;
 
--- The same rows without the index, and without looking up each row's import.
+-- The same rows without the index.
 CREATE TABLE appended_transactions (
     id           INTEGER PRIMARY KEY,
     identity_key BLOB    NOT NULL,                 -- as in vault: whose bank account; perhaps not registered yet
     kind         TEXT    NOT NULL CHECK (kind IN ('CREDIT', 'DEBIT')),
     amount_paise INTEGER NOT NULL CHECK (amount_paise >= 0),
     date         INTEGER NOT NULL,
-    import_id    INTEGER NOT NULL                  -- of imports
+    import_id    INTEGER NOT NULL REFERENCES imports (id)
 ) STRICT;
 INSERT INTO appended_transactions SELECT id, identity_key, kind, amount_paise, date, import_id FROM transactions;
 DROP TABLE transactions;
