@@ -73,7 +73,7 @@ def settings(path: Path | None) -> Config:
     for key in ("billing_cron", "scoring_cron"):
         wrong = check_cron(getattr(config.scheduler, key))
         if wrong is not None:
-            raise fail(f"[scheduler] {key}: {wrong}")
+            raise fail(f'[scheduler] {key}: {wrong}: write a cron line such as "5 0 * * *"')
     return config
 
 

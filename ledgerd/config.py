@@ -18,7 +18,10 @@ from ledgerd.domain.money import daily_rate, parse_hundredths
 _DECIMAL = r"^[0-9]{1,13}(\.[0-9]{1,2})?\Z"
 SQLITE_URL = "sqlite:///"
 
-Text = Annotated[str, Meta(min_length=1, max_length=4096, description="text in quotes")]
+# A NUL in a path or a host is refused where it is written, not where it is used.
+_SHOWN = r"^[^\x00-\x1f\x7f]*\Z"
+Text = Annotated[str, Meta(min_length=1, max_length=4096, pattern=_SHOWN, description="text in quotes")]
+TextOrNone = Annotated[str, Meta(max_length=4096, pattern=_SHOWN, description="text in quotes")]
 Rupees = Annotated[str, Meta(pattern=_DECIMAL, description='rupees such as "5000.00"')]
 Percent = Annotated[str, Meta(pattern=_DECIMAL, description='a percentage such as "3.00"')]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
@@ -195,7 +198,7 @@ class Lending(Section, frozen=True):
 class Scoring(Section, frozen=True):
     """How a bank history becomes a score."""
 
-    transactions_csv: str = ""
+    transactions_csv: TextOrNone = ""
     watch_s: Seconds = 2
     rejects_bytes: Annotated[int, Meta(ge=4096, le=1_000_000_000_000)] = 104_857_600
     base_balance: Rupees = "10000.00"

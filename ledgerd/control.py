@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-from aiohttp import ClientError, ClientSession, ClientTimeout, UnixConnector, web
+from aiohttp import ClientError, ClientPayloadError, ClientSession, ClientTimeout, UnixConnector, web
 
 from ledgerd.app import Service, open_service
 from ledgerd.config import Config
@@ -25,6 +25,7 @@ from ledgerd.http.clients import Refusal
 from ledgerd.http.keyring import rotate_keyring
 from ledgerd.http.operations import run_shown
 from ledgerd.scheduler.importer import ImportFailed
+from ledgerd.storage.files import is_owned
 from ledgerd.storage.keyfiles import KeyFileError
 from ledgerd.storage.ports import StoreError
 
@@ -38,6 +39,9 @@ class Progress(Protocol):
 Command = Callable[[Service, dict[str, Any], Progress], Awaitable[Any]]
 
 POLL_S = 0.2
+# How long a command waits for a service that is starting to open its socket, or for one that ends to end.
+OWNER_PATIENCE_S = 15.0
+OWNER_LOOK_S = 0.1
 NEED_A_DATABASE = frozenset({"backup"})  # a copy of nothing would look like one of something
 STOP_PATIENCE_S = 1.0  # how long a stop waits for commands; one that is cut off may be run again
 
@@ -181,12 +185,18 @@ async def run_command(config: Config, name: str, args: dict[str, Any], progress:
         encoded = msgspec.json.encode(args)
     except UnicodeEncodeError:
         raise CommandFailed("what the command was given is not UTF-8: write it so") from None
-    path = config.storage.socket_path
-    if path is not None and path.exists():
-        try:
-            return await _call(path, name, encoded, progress)
-        except ConnectionRefusedError:
-            pass  # left behind by a service that was killed
+    path, lock = config.storage.socket_path, config.storage.lock_path
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + OWNER_PATIENCE_S
+    while path is not None and lock is not None:
+        if path.exists():
+            try:
+                return await _call(path, name, encoded, progress)
+            except ConnectionRefusedError:
+                pass  # left behind by a service that was killed
+        if not is_owned(lock) or loop.time() > deadline_s:
+            break
+        await asyncio.sleep(OWNER_LOOK_S)  # its owner has just started, or is about to end
     tables = config.storage.tables_path
     if name in NEED_A_DATABASE and tables is not None and not tables.exists():
         raise CommandFailed(f"{tables}: there is no database here; `ledgerd serve` makes one")
@@ -211,6 +221,8 @@ async def _call(path: Path, name: str, args: bytes, progress: Progress) -> Any:
                         if "progress" not in answer:
                             return _result(answer)
                         progress(*answer["progress"])
+            except ClientPayloadError:
+                pass  # cut off
             except ClientError as error:
                 if isinstance(getattr(error, "os_error", None), ConnectionRefusedError):
                     raise ConnectionRefusedError from error

@@ -170,6 +170,8 @@ FILE_MISTAKES = [
     ),
     ("[limits]\nmailbox = 0", "[limits] mailbox: write a whole number from 1 to 1000000000, not 0"),
     ('[server]\nhost = ""', "[server] host: write text in quotes, not ''"),
+    ('[scoring]\ntransactions_csv = "a\\u0000b"', "[scoring] transactions_csv: write text in quotes"),
+    ('[auth]\nkeys_dir = "a\\u0000b"', "[auth] keys_dir: write text in quotes"),
     ("[scoring]\ntransactions_csv = 1", "[scoring] transactions_csv: write text in quotes, not 1"),
     ("[lending]\nmax_amount = 5000.0", 'max_amount: write rupees such as "5000.00", not 5000.0'),
     ('[lending]\nmax_amount = "1e3"', '[lending] max_amount: write rupees such as "5000.00"'),

@@ -47,6 +47,40 @@ async def listening(config: Config) -> AsyncIterator[OpenService]:
 
 
 @pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set when a command has looked whether somebody owns the database."""
+    monkeypatch.setattr(control, "OWNER_LOOK_S", 0.001)
+    event = asyncio.Event()
+    is_owned = control.is_owned
+
+    def watched(lock: Path) -> bool:
+        event.set()
+        return is_owned(lock)
+
+    monkeypatch.setattr(control, "is_owned", watched)
+    return event
+
+
+async def test_a_command_waits_for_a_service_that_is_starting(config: Config, looked: asyncio.Event):
+    async with asyncio.timeout(20):
+        service = await open_service(config)  # it owns the database, and does not listen yet
+        made = asyncio.create_task(run_command(config, "create_client", CREATE, lambda *_: None))
+        await looked.wait()
+        async with control_socket(service):
+            assert (await made)["scopes"] == ["ops"]
+        await service.close()
+
+
+async def test_a_command_waits_for_a_service_that_ends(config: Config, looked: asyncio.Event):
+    async with asyncio.timeout(20):
+        service = await open_service(config)
+        made = asyncio.create_task(run_command(config, "create_client", CREATE, lambda *_: None))
+        await looked.wait()
+        await service.close()
+        assert (await made)["scopes"] == ["ops"]
+
+
+@pytest.fixture
 def config(tmp_path: Path) -> Config:
     return load_config(write_config(tmp_path), {})
 

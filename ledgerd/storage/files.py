@@ -30,6 +30,9 @@ async def open_engine(
     Raises StoreError when another process owns it, when one file of the two is missing, or when the schema is
     another version's.
     """
+    for path in (tables, journal):
+        if await asyncio.to_thread(path.is_dir):
+            raise StoreError(f"{path}: is a folder: name another file in [storage] url")
     release = await take_lock(lock, service_pid)
     try:
         await asyncio.to_thread(_prepare, tables, journal)
@@ -113,18 +116,40 @@ async def take_lock(path: Path, service_pid: int | None = None) -> Callable[[], 
             return lambda: os.close(descriptor)
 
 
+def is_owned(path: Path) -> bool:
+    """Return whether somebody owns the database whose lock this is."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _prepare(tables: Path, journal: Path) -> None:
     """Make both files when neither is there, check both otherwise."""
     if tables.exists() != journal.exists():
         _finish_making(tables, journal)
     if tables.exists() != journal.exists():
         missing = journal if tables.exists() else tables
+        if tables.exists() and not _is_sqlite(tables):
+            raise StoreError(f"{tables}: is no database of ledgerd: name another file in [storage] url")
         raise StoreError(f"{missing} is missing beside its other half: restore it from a backup")
     if not tables.exists():
         make_files(tables, journal)
         return
     if _check(tables, "tables") != _check(journal, "journal"):
         raise StoreError(f"{journal} is not the journal of {tables}: restore both from one backup")
+
+
+def _is_sqlite(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
 
 
 def _check(path: Path, kind: FileKind) -> str:

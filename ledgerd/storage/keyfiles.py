@@ -40,10 +40,11 @@ def read_key_file(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise KeyFileError(f"cannot read the key file {path}: {error.strerror}") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise KeyFileError(f"the key file {path} is not a plain file: put the file itself there")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise KeyFileError(f"the key file {path} is not a plain file: put the file itself there")
         if status.st_mode & 0o077:
             raise KeyFileError(f"others can read the key file {path}: chmod 600 {path}")
         if status.st_size > BYTES_MAX:

@@ -366,7 +366,7 @@ def _verify_scores(tables: sqlite3.Connection, rules: ScoreRules, report: Report
             f"balance of bank history {key.hex()}: is {kept_paise} paise, its rows give {summed_paise}"
         )
     after: int | None = -1
-    scale = msgspec.structs.astuple(rules)
+    scale = _scale(tables, rules, report)
     while after is not None:
         page = recompute_scores(tables, after, PAGE_USERS, *scale)
         report.scores += page["checked"]
@@ -375,6 +375,17 @@ def _verify_scores(tables: sqlite3.Connection, rules: ScoreRules, report: Report
                 f"user {format_id(user_id)}: credit_score is {stored}, the bank history gives {recomputed}"
             )
         after = page["last_id"]
+
+
+def _scale(tables: sqlite3.Connection, rules: ScoreRules, report: Report) -> tuple[int, ...]:
+    """Return the scale that the scores were made by: after a change of it the next start makes them anew."""
+    known = tables.execute("SELECT value FROM meta WHERE key = 'score_rules'").fetchone()
+    try:
+        if known is not None:
+            return msgspec.json.decode(known[0], type=tuple[int, int, int, int, int])
+    except (TypeError, msgspec.DecodeError) as error:
+        report.differ(f"the scale of scores is damaged: {error}")
+    return msgspec.structs.astuple(rules)
 
 
 def _first_difference(have: Sequence[Any] | None, want: Sequence[Any]) -> str:

@@ -235,3 +235,15 @@ async def test_what_is_made_passes_its_own_checks(place: Place) -> None:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         connection.close()
     assert place.query("SELECT value FROM meta WHERE key = 'epoch'", file="journal") == [(0,)]
+
+
+async def test_what_is_no_database_file_is_refused_as_what_it_is(place: Place) -> None:
+    place.tables.mkdir()
+    with pytest.raises(StoreError, match=r"is a folder: name another file in \[storage\] url"):
+        await open_engine(*place.paths)
+    assert [path.name for path in place.folder.iterdir()] == [place.tables.name]
+    place.tables.rmdir()
+    place.tables.write_text("key = 1")
+    with pytest.raises(StoreError, match=r"is no database of ledgerd: name another file"):
+        await open_engine(*place.paths)
+    assert place.tables.read_text() == "key = 1"

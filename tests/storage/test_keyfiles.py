@@ -88,3 +88,9 @@ def test_a_huge_file_is_refused(tmp_path):
 def test_a_folder_that_takes_no_file_says_so(tmp_path):
     with pytest.raises(KeyFileError, match="cannot write the key file"):
         create_key_file(tmp_path / "missing" / "k", b"secret")
+
+
+def test_a_folder_in_a_file_s_place_is_refused(tmp_path):
+    (tmp_path / "k").mkdir(mode=0o700)
+    with pytest.raises(KeyFileError, match="is not a plain file"):
+        read_key_file(tmp_path / "k")

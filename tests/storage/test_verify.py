@@ -181,6 +181,14 @@ def test_a_balance_that_is_not_its_sum_is_found(book: Place, tmp_path: Path, sql
     assert any("balance of bank history 08: is " in line for line in differs(place))
 
 
+def test_scores_are_held_against_the_scale_that_made_them(book: Place, tmp_path: Path) -> None:
+    place = copy_of(book, tmp_path)
+    place.edit("INSERT OR REPLACE INTO meta VALUES ('score_rules', '[0, 1, 1, 0, 0]')")
+    assert any("credit_score is" in line for line in differs(place))
+    place.edit("UPDATE meta SET value = 'a scale' WHERE key = 'score_rules'")
+    assert any("the scale of scores is damaged" in line for line in differs(place))
+
+
 def test_a_score_that_is_not_known_yet_is_no_difference(book: Place, tmp_path: Path) -> None:
     place = copy_of(book, tmp_path)
     place.edit("UPDATE users SET credit_score = NULL")
