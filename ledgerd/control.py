@@ -188,15 +188,24 @@ async def run_command(config: Config, name: str, args: dict[str, Any], progress:
     path, lock = config.storage.socket_path, config.storage.lock_path
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + OWNER_PATIENCE_S
-    while path is not None and lock is not None:
-        if path.exists():
+    while True:
+        if path is not None and path.exists():
             try:
                 return await _call(path, name, encoded, progress)
             except ConnectionRefusedError:
                 pass  # left behind by a service that was killed
-        if not is_owned(lock) or loop.time() > deadline_s:
-            break
-        await asyncio.sleep(OWNER_LOOK_S)  # its owner has just started, or is about to end
+        overdue = lock is None or loop.time() > deadline_s
+        if lock is not None and is_owned(lock) and not overdue:
+            await asyncio.sleep(OWNER_LOOK_S)  # its owner has just started, or is about to end
+            continue
+        try:
+            return await _run_here(config, name, args, progress)
+        except StoreError:
+            if lock is None or overdue or not is_owned(lock):
+                raise  # else a service came first meanwhile
+
+
+async def _run_here(config: Config, name: str, args: dict[str, Any], progress: Progress) -> Any:
     tables = config.storage.tables_path
     if name in NEED_A_DATABASE and tables is not None and not tables.exists():
         raise CommandFailed(f"{tables}: there is no database here; `ledgerd serve` makes one")

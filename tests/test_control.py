@@ -71,6 +71,31 @@ async def test_a_command_waits_for_a_service_that_is_starting(config: Config, lo
         await service.close()
 
 
+async def test_a_command_that_a_starting_service_came_before_goes_through_it(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+):
+    """Nobody owned the database when the command looked, and somebody did when it was about to open it."""
+    opened = asyncio.Event()
+    here, tries = control.open_service, 0
+
+    async def came_second(config: Config, **options: Any) -> OpenService:
+        nonlocal tries
+        tries += 1
+        opened.set()
+        await serving.wait()
+        return await here(config, **options)
+
+    serving = asyncio.Event()
+    monkeypatch.setattr(control, "open_service", came_second)
+    async with asyncio.timeout(30):
+        made = asyncio.create_task(run_command(config, "create_client", CREATE, lambda *_: None))
+        await opened.wait()
+        async with listening(config):
+            serving.set()
+            assert (await made)["scopes"] == ["ops"]
+    assert tries == 1
+
+
 async def test_a_command_waits_for_a_service_that_ends(config: Config, looked: asyncio.Event):
     async with asyncio.timeout(20):
         service = await open_service(config)
