@@ -10,6 +10,7 @@ endpoints use `read_body` and `expect_continue`, which work under any other aioh
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final, cast
 
@@ -35,6 +36,10 @@ _SLUGS: Final = {  # what aiohttp refuses, by status; the rest is malformed belo
 }
 
 
+# The id in a request that the parser refused, as far as it stands in what came last.
+_SENT_ID: Final = re.compile(rb"\r\nX-Request-ID:[ \t]*([A-Za-z0-9._-]{1,64})[ \t]*\r\n", re.IGNORECASE)
+
+
 class ClientGone(ConnectionError):
     """The client hung up before its request had come whole: nothing was done, and nobody reads an answer."""
 
@@ -52,6 +57,7 @@ class Connection(RequestHandler):
         "_next_is_due",
         "_requests_seen",
         "_unread_bytes",
+        "_unread_id",
         "_unread_timer",
     )
 
@@ -64,6 +70,7 @@ class Connection(RequestHandler):
         self._network: bytes | None = None  # None as long as it is not admitted
         self._body: StreamReader = EMPTY_PAYLOAD  # of the newest request
         self._requests_seen = 0
+        self._unread_id: str | None = None  # of a request that the parser refused: the connection's last
         self._head_began = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._in_express = False  # the express lane has a request of this connection
@@ -119,6 +126,9 @@ class Connection(RequestHandler):
         elif not in_body and not self._head_began and data.strip(b"\r\n"):
             self._head_began = True
             self._start_head_timer()
+        if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+            sent_ids = _SENT_ID.findall(data)
+            self._unread_id = sent_ids[-1].decode() if sent_ids else None
         if data and self._messages:  # without data aiohttp parses what was held back, and relies on its count
             self._next()
 
@@ -302,7 +312,7 @@ class Connection(RequestHandler):
         kind = PROBLEMS[slug]
         self._edge.on_refusal(kind.status)
         kept = {name: headers[name] for name in ("Allow", "Connection") if name in headers}
-        request_id = self._edge.request_id(request.headers.get(REQUEST_ID))
+        request_id = self._edge.request_id(request.headers.get(REQUEST_ID) or self._unread_id)
         return web.Response(
             status=kind.status,
             body=problem_bytes(slug, kind.advice if detail is None else detail),

@@ -201,6 +201,18 @@ async def test_the_callers_request_id_comes_back():
 
 
 @on_both_loops
+async def test_a_request_that_can_not_be_read_keeps_its_id():
+    async with serving() as served:
+        for wrong in (b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", b"Content-Length: -1\r\n"):
+            for sent, kept in ((b"keep-me", "keep-me"), (b"not me!", "made-here"), (b"x" * 65, "made-here")):
+                answer = await served.send(
+                    b"POST / HTTP/1.1\r\nHost: x\r\nx-request-id: " + sent + b"\r\n" + wrong + b"\r\n"
+                )
+                status, headers, _ = parsed(answer)
+                assert (status, headers["x-request-id"]) == (400, kept)
+
+
+@on_both_loops
 async def test_unknown_addresses_and_methods_are_problems():
     async with serving() as served:
         answer = await served.send(GET_AND_CLOSE.replace(b"GET / ", b"GET /none "))
