@@ -253,7 +253,7 @@ def test_the_rules_know_no_float_and_no_loop():
 
 
 def test_every_test_has_its_module():
-    """tests/x/test_y.py, or test_y_of_something.py, is about ledgerd/x/y.py."""
+    """tests/x/test_y.py, or test_y_of_something.py, is about ledgerd/x/y.py; tests/bench is about bench/."""
     strays = []
     for path in python_files("tests"):
         inside = path.relative_to(ROOT / "tests")
@@ -261,7 +261,8 @@ def test_every_test_has_its_module():
             continue
         if inside.as_posix() in TESTS_OF_THE_WHOLE:
             continue
-        stems = {module.stem for module in (ROOT / "ledgerd" / inside.parent).glob("*.py")}
+        room = ROOT if inside.parts[0] == "bench" else ROOT / "ledgerd"
+        stems = {module.stem for module in (room / inside.parent).glob("*.py")}
         about = path.stem.removeprefix("test_")
         if not any(about == stem or about.startswith(f"{stem}_") for stem in stems):
             strays.append(inside.as_posix())
