@@ -1,10 +1,24 @@
 -- wrk script: single payments with random transaction ids, over the loans and tokens of load.lua.
--- LEDGERD_LOANS=1 sends all of them to one loan.
+-- LEDGERD_LOANS=1 sends all of them to one loan. LEDGERD_SEED chooses loans and tokens; by default chance does.
+-- Transaction ids are of their own in every run and thread, also in runs of one second.
 local load = dofile(os.getenv("LEDGERD_LOAD"))
 local loans = tonumber(os.getenv("LEDGERD_LOANS") or #load.loans)
-local sent = 0
-math.randomseed(os.time())
-local run = string.format("%08x", math.random(2 ^ 31))
+local threads = {}
+sent = 0 -- global, so that `done` can read it from each thread
+
+local function chance()
+   local file = assert(io.open("/dev/urandom", "rb"))
+   local a, b, c, d = file:read(4):byte(1, 4)
+   file:close()
+   return ((a * 256 + b) * 256 + c) * 256 + d
+end
+
+local run = string.format("%08x", chance())
+math.randomseed(tonumber(os.getenv("LEDGERD_SEED") or chance()))
+
+setup = function(thread)
+   table.insert(threads, thread)
+end
 
 request = function()
    sent = sent + 1
@@ -18,9 +32,14 @@ request = function()
 end
 
 done = function(summary, latency, requests)
-   local errors = summary.errors
+   local errors, all = summary.errors, -1 -- wrk asks for one request before it starts, and sends it nowhere
+   for _, thread in ipairs(threads) do
+      all = all + thread:get("sent")
+   end
    io.write(string.format(
-      'LEDGERD {"requests": %d, "seconds": %.3f, "p50_ms": %.2f, "p99_ms": %.2f, "refused": %d, "broken": %d}\n',
+      'LEDGERD {"requests": %d, "seconds": %.3f, "p50_ms": %.2f, "p99_ms": %.2f, "p999_ms": %.2f, ' ..
+      '"sent": %d, "refused": %d, "broken": %d}\n',
       summary.requests, summary.duration / 1e6, latency:percentile(50) / 1000, latency:percentile(99) / 1000,
-      errors.status, errors.connect + errors.read + errors.write + errors.timeout))
+      latency:percentile(99.9) / 1000, all, errors.status,
+      errors.connect + errors.read + errors.write + errors.timeout))
 end
