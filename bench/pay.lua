@@ -1,5 +1,5 @@
 -- wrk script: single payments with random transaction ids, over the loans and tokens of load.lua.
--- LEDGERD_LOANS=1 sends all of them to one loan. LEDGERD_SEED chooses loans and tokens; by default chance does.
+-- LEDGERD_LOANS=1 sends all of them to one loan. LEDGERD_SEED chooses loans and tokens, else chance does.
 -- Transaction ids are of their own in every run and thread, also in runs of one second.
 local load = dofile(os.getenv("LEDGERD_LOAD"))
 local loans = tonumber(os.getenv("LEDGERD_LOANS") or #load.loans)
