@@ -251,6 +251,7 @@ async def _open_store(service: Service) -> RemoteStore | Engine:
         storage.journal_path,
         storage.lock_path,
         storage.projection_batch,
+        storage.index_batch,
         service.break_down,
     )
 

@@ -77,6 +77,7 @@ class Storage(Section, frozen=True):
     url: Text = "sqlite:///ledgerd.db"
     tail_events: Count = 200_000
     projection_batch: Count = 2000
+    index_batch: Count = 100_000
 
     def __post_init__(self) -> None:
         path = self.url.removeprefix(SQLITE_URL)

@@ -17,7 +17,7 @@ from typing import Any
 from ledgerd.domain.events import decode_event
 from ledgerd.domain.loan import Loan, evolve
 from ledgerd.storage import journal as journal_file
-from ledgerd.storage import pages, people, projections, runs, transactions
+from ledgerd.storage import once, pages, people, projections, runs, transactions
 from ledgerd.storage.chain import GENESIS
 from ledgerd.storage.journal import Journal
 from ledgerd.storage.ports import AppendReply, Entry, Loaded, Opened, StoredEvent, StoreError
@@ -43,6 +43,7 @@ class Engine:
         tables: Database,
         readers: list[Database],
         slice_events: int = 2_000,
+        index_keys: int = 100_000,
     ) -> None:
         self._journal_db = journal_db
         self._journal_reader = journal_reader
@@ -50,8 +51,10 @@ class Engine:
         self._readers = readers
         self._turn = 0
         self._slice_events = slice_events
+        self._index_keys = index_keys
         self._tail = Tail()
-        self._journal = Journal(self._tail)
+        self._keys = once.Keys()
+        self._journal = Journal(self._tail, self._keys)
         self._projected_seq = 0
         self._loop = asyncio.get_running_loop()
         self._projector: asyncio.Task[None] | None = None
@@ -62,9 +65,10 @@ class Engine:
         self.opened = Opened(0, 0, 0)
 
     async def start(self) -> Opened:
-        """Recover: read the events after the watermark, take a new epoch, start projecting."""
+        """Recover: read what is not projected and not indexed, take a new epoch, start projecting."""
         self._projected_seq = await self._tables.run(projections.projected_seq)
-        await self._journal_db.run(self._journal.recover, self._projected_seq)
+        indexed_seq = await self._catch_up(await self._tables.run(once.indexed_seq))
+        await self._journal_db.run(self._journal.recover, self._projected_seq, indexed_seq)
         if self._projected_seq > self._journal.head_seq:
             raise StoreError(
                 f"the tables are projected to event {self._projected_seq}, the journal ends at"
@@ -129,11 +133,16 @@ class Engine:
         return await self._reader().run(snapshot, READS[name], *params)
 
     async def _owner_of(self, once_key: bytes) -> StoredEvent | None:
-        event = self._tail.owner(once_key)
-        if event is None:
-            for seq in await self._reader().run(journal_file.probe, [once_key]):
-                event = await self._journal_reader.run(journal_file.event_at, seq)
-        return event
+        seq = self._keys.seq_of(once_key)  # memory first, index second
+        if seq is None:
+            found = await self._reader().run(once.candidates, [once.key_hash(once_key)])
+        else:
+            found = [seq]
+        for seq in found:
+            event = await self._journal_reader.run(journal_file.event_at, seq)
+            if event.once_key == once_key:
+                return event
+        return None
 
     def _reader(self) -> Database:
         self._turn = (self._turn + 1) % len(self._readers)
@@ -182,7 +191,36 @@ class Engine:
             async with self._moved:
                 self._projected_seq = watermark
                 self._moved.notify_all()
+            await self._index(2 * len(some))
         self._tail.drop()
+
+    # The once index --------------------------------------------------------------------------------
+
+    async def _index(self, count: int) -> None:
+        """Merge about so many keys. Called with each slice for twice what it brings at most, so that a merge
+        has ended before the next one is due.
+        """
+        if not self._keys.merging:
+            if self._keys.gathered < self._index_keys:
+                return
+            await self._journal_db.run(lambda _: self._keys.turn())  # likewise
+        rows, watermark = self._keys.take(count)
+        await self._tables.run(transact, once.merge, rows, watermark)
+        if watermark is not None:
+            self._keys.drop()
+
+    async def _catch_up(self, indexed_seq: int) -> int:
+        """Index what the last run left beyond what memory should hold, as after a migration, and return the
+        watermark.
+        """
+        while True:
+            keys: list[tuple[bytes, int]] = await self._journal_db.run(
+                _keys_after, indexed_seq, 2 * self._index_keys
+            )
+            if len(keys) < 2 * self._index_keys:
+                return indexed_seq
+            indexed_seq = keys[-1][1]
+            await self._tables.run(transact, once.merge_keys, keys, indexed_seq)
 
     # The whole -----------------------------------------------------------------------------------
 
@@ -214,6 +252,10 @@ class Engine:
     def release_at_close(self, release: Callable[[], object]) -> None:
         """Call `release` after everything is closed."""
         self._on_close.callback(release)
+
+
+def _keys_after(connection: sqlite3.Connection, seq: int, limit: int) -> list[tuple[bytes, int]]:
+    return [*journal_file.keys_after(connection, seq, limit)]
 
 
 def _loaded(loan_id: int, row: projections.LoanRow | None, tail: Sequence[StoredEvent]) -> Loaded:

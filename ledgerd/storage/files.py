@@ -16,14 +16,26 @@ from pathlib import Path
 from ledgerd.storage.engine import Engine
 from ledgerd.storage.migrate import FileKind, check_made, check_schema, migrate
 from ledgerd.storage.ports import StoreError
-from ledgerd.storage.sqlite import InlineDatabase, ThreadDatabase, connect_reader, connect_writer, file_uri
+from ledgerd.storage.sqlite import (
+    MMAP_BYTES,
+    InlineDatabase,
+    ThreadDatabase,
+    connect_reader,
+    connect_writer,
+    file_uri,
+)
 
 LOCK_PATIENCE_S = 5.0  # how long a new owner waits for one that is just leaving
 READERS = 2
 
 
 async def open_engine(
-    tables: Path, journal: Path, lock: Path, slice_events: int = 2_000, service_pid: int | None = None
+    tables: Path,
+    journal: Path,
+    lock: Path,
+    slice_events: int = 2_000,
+    index_keys: int = 100_000,
+    service_pid: int | None = None,
 ) -> Engine:
     """Own the database at these paths, make it if there is none, and return its engine, started.
 
@@ -47,6 +59,7 @@ async def open_engine(
                 for _ in range(READERS)
             ],
             slice_events=slice_events,
+            index_keys=index_keys,
         )
     except sqlite3.Error as error:
         release()
@@ -233,6 +246,7 @@ def _connect_journal(journal_uri: str, tables_uri: str) -> sqlite3.Connection:
     """
     connection = connect_writer(journal_uri)
     connection.execute("ATTACH ? AS tables", (tables_uri,))
+    connection.execute(f"PRAGMA tables.mmap_size = {MMAP_BYTES}")
     return connection
 
 

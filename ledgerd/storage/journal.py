@@ -1,8 +1,8 @@
 """The journal: appends batches of entries, decides duplicates, and keeps the tail that is not projected yet.
 
 All of it runs in the journal connection's turn, one batch at a time, so that "is this key taken?" and
-"append" are one step. A key is looked for in the batch, among the events in memory, and by one indexed probe
-of the tables for the whole batch.
+"append" are one step. A key is looked for in the batch, among the keys in memory, and by one probe of the
+once index for the whole batch.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from itertools import chain
 from msgspec.structs import astuple
 
 from ledgerd.storage.chain import GENESIS, batch_digest
+from ledgerd.storage.once import Keys, candidates, key_hash
 from ledgerd.storage.ports import Entry, NewEvent, StoredEvent, Verdict
 from ledgerd.storage.tail import Tail
 
@@ -38,19 +39,24 @@ class VersionGap(Exception):
 class Journal:
     """The append side of the journal file. Its connection sees the tables under the name `tables`."""
 
-    def __init__(self, tail: Tail) -> None:
+    def __init__(self, tail: Tail, keys: Keys) -> None:
         self.tail = tail
+        self.keys = keys
         self.head_seq = 0
         self._digest = GENESIS
         self._resume_at: dict[int, int] = {}  # loan -> the base_version that ends its run of stale entries
 
-    def recover(self, connection: sqlite3.Connection, projected_seq: int) -> None:
-        """Read where the journal ends, and the events after the watermark into the tail."""
+    def recover(self, connection: sqlite3.Connection, projected_seq: int, indexed_seq: int) -> None:
+        """Read where the journal ends, the events after the one watermark into the tail, and the keys after
+        the other into memory.
+        """
         self.head_seq = head_seq(connection)
         row = connection.execute("SELECT digest FROM batches ORDER BY last_seq DESC LIMIT 1").fetchone()
         self._digest = row[0] if row else GENESIS
         for event in events_after(connection, projected_seq):
             self.tail.add(event)
+        for once_key, seq in keys_after(connection, indexed_seq):
+            self.keys.add(once_key, key_hash(once_key), seq)
 
     def append(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[Verdict]:
         """Append what may be appended, durably, and return the verdicts of the rest.
@@ -58,7 +64,7 @@ class Journal:
         Raises sqlite3.Error when COMMIT fails: what became of the batch is then unknown, and the process must
         stop.
         """
-        owners = self._owners(connection, entries)
+        owners, hashes = self._owners(connection, entries)
         written: dict[int, int] = {}  # loan -> version, of this batch
         events: list[StoredEvent] = []
         verdicts: list[Verdict] = []
@@ -83,7 +89,7 @@ class Journal:
                 if entry.once_key is not None:
                     owners[entry.once_key] = events[-1]
         if events:
-            self._commit(connection, events)
+            self._commit(connection, events, hashes)
         return verdicts
 
     def _begin_stale(self, entry: Entry) -> None:
@@ -96,7 +102,9 @@ class Journal:
         if len(self._resume_at) > STALE_RUNS_MAX:
             del self._resume_at[next(iter(self._resume_at))]
 
-    def _commit(self, connection: sqlite3.Connection, events: list[StoredEvent]) -> None:
+    def _commit(
+        self, connection: sqlite3.Connection, events: list[StoredEvent], hashes: dict[bytes, int]
+    ) -> None:
         digest = batch_digest(self._digest, (event.hash for event in events))
         last_seq = events[-1].seq
         connection.execute("BEGIN")
@@ -108,6 +116,8 @@ class Journal:
         self.head_seq, self._digest = last_seq, digest
         for event in events:
             self.tail.add(event)
+            if event.once_key is not None:
+                self.keys.add(event.once_key, hashes[event.once_key], event.seq)
 
     def _check_version(self, entry: Entry, written: dict[int, int]) -> None:
         last = written.get(entry.loan_id)
@@ -137,37 +147,24 @@ class Journal:
             )
         return rows
 
-    def _owners(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> dict[bytes, StoredEvent]:
-        """Return the events that already have one of the batch's keys. Memory first, index second: a
-        projection moves them so.
+    def _owners(
+        self, connection: sqlite3.Connection, entries: Sequence[Entry]
+    ) -> tuple[dict[bytes, StoredEvent], dict[bytes, int]]:
+        """Return the events that already have one of the batch's keys, and the hashes of the other keys.
+        Memory first, index second: a merge moves them so.
         """
-        owners: dict[bytes, StoredEvent] = {}
-        unknown: list[bytes] = []
+        found: list[int] = []
+        hashes: dict[bytes, int] = {}
         for entry in entries:
             if entry.once_key is not None:
-                event = self.tail.owner(entry.once_key)
-                if event is not None:
-                    owners[entry.once_key] = event
+                seq = self.keys.seq_of(entry.once_key)
+                if seq is not None:
+                    found.append(seq)
                 else:
-                    unknown.append(entry.once_key)
-        for seq in probe(connection, unknown, schema="tables"):
-            event = event_at(connection, seq)
-            assert event.once_key is not None
-            owners[event.once_key] = event
-        return owners
-
-
-def probe(connection: sqlite3.Connection, keys: Sequence[bytes], schema: str = "main") -> list[int]:
-    """Return the sequence numbers of the indexed events that have one of the keys."""
-    found: list[int] = []
-    for start in range(0, len(keys), 500):
-        some = keys[start : start + 500]
-        marks = ",".join("?" * len(some))
-        found += [
-            row[0]
-            for row in connection.execute(f"SELECT seq FROM {schema}.once WHERE key IN ({marks})", some)
-        ]
-    return found
+                    hashes[entry.once_key] = key_hash(entry.once_key)
+        found += candidates(connection, [*hashes.values()], schema="tables")
+        events = [event_at(connection, seq) for seq in found]
+        return {event.once_key: event for event in events if event.once_key is not None}, hashes
 
 
 def event_at(connection: sqlite3.Connection, seq: int) -> StoredEvent:
@@ -182,6 +179,14 @@ def events_after(connection: sqlite3.Connection, seq: int, limit: int = -1) -> I
     """Yield the events after `seq`, in order."""
     for row in connection.execute(f"{_SELECT_EVENT} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)):
         yield StoredEvent(*row)
+
+
+def keys_after(connection: sqlite3.Connection, seq: int, limit: int = -1) -> Iterable[tuple[bytes, int]]:
+    """Yield the once_keys of the events after `seq`, in order, each with its event."""
+    return connection.execute(
+        "SELECT once_key, seq FROM events WHERE seq > ? AND once_key IS NOT NULL ORDER BY seq LIMIT ?",
+        (seq, limit),
+    )
 
 
 def head_seq(connection: sqlite3.Connection) -> int:

@@ -104,9 +104,9 @@ class Server:
 
     async def _call(self, method: str, args: msgspec.Raw) -> Any:
         if method == "open":
-            tables, journal, lock, slice_events = msgspec.msgpack.decode(args)
+            tables, journal, lock, slice_events, index_keys = msgspec.msgpack.decode(args)
             self.engine = await open_engine(
-                Path(tables), Path(journal), Path(lock), slice_events, os.getppid()
+                Path(tables), Path(journal), Path(lock), slice_events, index_keys, os.getppid()
             )
             self.engine.projector.add_done_callback(self._on_projector_end)
             return self.engine.opened

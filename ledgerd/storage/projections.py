@@ -1,4 +1,4 @@
-"""Projections: loans, bills, payments and the once index, folded from committed events by the domain's own
+"""Projections: loans, bills and payments, folded from committed events by the domain's own
 `evolve`.
 
 Rows hold exactly what the journal says, up to the watermark `projected_seq`, which moves in the same
@@ -86,7 +86,6 @@ class Changes:
     bills: list[tuple[Any, ...]] = field(default_factory=list)
     paid: list[tuple[Any, ...]] = field(default_factory=list)
     payments: list[tuple[Any, ...]] = field(default_factory=list)
-    keys: list[tuple[bytes, int]] = field(default_factory=list)
 
 
 def load_rows(connection: sqlite3.Connection, loan_ids: Iterable[int]) -> dict[int, LoanRow]:
@@ -173,8 +172,6 @@ def _fold(rows: dict[int, LoanRow], changes: Changes, stored: StoredEvent) -> No
         row.loan = evolve(row.loan, event)
     assert stored.version == row.version + 1, "a loan's events are projected in order, each once"
     row.version, row.head_hash = stored.version, stored.hash
-    if stored.once_key is not None:
-        changes.keys.append((stored.once_key, stored.seq))
     if isinstance(event, BillIssued):
         changes.bills.append(bill_values(stored.loan_id, row.loan.terms, event))
         changes.rescheduled.add(stored.loan_id)
@@ -222,7 +219,7 @@ def payment_values(stored: StoredEvent, event: PaymentRecorded, previous_seq: in
 
 
 def write_rows(connection: sqlite3.Connection, rows: dict[int, LoanRow], changes: Changes) -> None:
-    """Write a slice: parents before children, and keys in key order, so that pages are visited once."""
+    """Write a slice: parents before children, in the order of their pages."""
     new = sorted(changes.new_loans)
     connection.executemany(
         _INSERT_LOAN,
@@ -244,7 +241,6 @@ def write_rows(connection: sqlite3.Connection, rows: dict[int, LoanRow], changes
     connection.executemany(_INSERT_BILL, changes.bills)
     connection.executemany(_PAY_BILL, changes.paid)
     connection.executemany(_INSERT_PAYMENT, changes.payments)
-    connection.executemany("INSERT INTO once (key, seq) VALUES (?, ?)", sorted(changes.keys))
 
 
 def projected_seq(connection: sqlite3.Connection) -> int:

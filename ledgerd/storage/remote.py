@@ -50,10 +50,16 @@ class RemoteStore:
 
     @classmethod
     async def start(
-        cls, tables: Path, journal: Path, lock: Path, slice_events: int, on_end: Callable[[], None]
+        cls,
+        tables: Path,
+        journal: Path,
+        lock: Path,
+        slice_events: int,
+        index_keys: int,
+        on_end: Callable[[], None],
     ) -> RemoteStore:
-        """Start the store process and open the database in it. Raises StoreError with its reason when it
-        can't.
+        """Start the store process and open the database in it (see `files.open_engine`). Raises StoreError
+        with its reason when it can't.
         """
         (calls, their_calls), (appends, their_appends) = socket.socketpair(), socket.socketpair()
         with their_calls, their_appends:
@@ -70,7 +76,7 @@ class RemoteStore:
         await loop.create_connection(lambda: store._appends, sock=appends)
         try:
             paths = [str(path.absolute()) for path in (tables, journal, lock)]
-            store.opened = await store._call("open", [*paths, slice_events])
+            store.opened = await store._call("open", [*paths, slice_events, index_keys])
         except BaseException:
             await store.close()
             raise

@@ -15,6 +15,9 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import aiosqlite
 
+# How much of a file is read as memory: pages of it that are in use count as the process's, but cost nothing.
+MMAP_BYTES = 1 << 28
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -118,7 +121,7 @@ def connect_reader(target: str) -> sqlite3.Connection:
     """Open a connection that only reads."""
     connection = sqlite3.connect(target, isolation_level=None, uri=True, cached_statements=512)
     connection.execute("PRAGMA query_only = ON")
-    connection.execute("PRAGMA mmap_size = 268435456")
+    connection.execute(f"PRAGMA mmap_size = {MMAP_BYTES}")
     return connection
 
 

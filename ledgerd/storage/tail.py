@@ -11,12 +11,11 @@ from ledgerd.storage.ports import StoredEvent
 
 
 class Generation:
-    """Some consecutive events, by order, by loan and by once_key."""
+    """Some consecutive events, by order and by loan."""
 
     def __init__(self) -> None:
         self.events: list[StoredEvent] = []
         self.by_loan: dict[int, list[StoredEvent]] = {}
-        self.by_key: dict[bytes, StoredEvent] = {}
 
     def add(self, event: StoredEvent) -> None:
         """Append one event."""
@@ -26,8 +25,6 @@ class Generation:
             self.by_loan[event.loan_id] = [event]
         else:
             of_loan.append(event)
-        if event.once_key is not None:
-            self.by_key[event.once_key] = event
 
 
 class Tail:
@@ -52,12 +49,6 @@ class Tail:
     def drop(self) -> None:
         """Forget the old generation, once it is in the tables."""
         self._old = Generation()
-
-    def owner(self, once_key: bytes) -> StoredEvent | None:
-        """Return the event that has the key, if it is not projected yet. New first: a turn moves events from
-        new to old.
-        """
-        return self._new.by_key.get(once_key) or self._old.by_key.get(once_key)
 
     def of_loan(self, loan_id: int) -> list[StoredEvent]:
         """Return the loan's events, oldest first, as they stand now."""

@@ -86,7 +86,9 @@ DUPLICATES = (
     ),
     Fault("knows nothing in flight", loan_actor, "self._in_flight[key] = pending", "pass"),
     Fault("a taken key counts again", journal, "if owner is not None:", "if False:"),
-    Fault("looks only in memory", journal, 'probe(connection, unknown, schema="tables")', "()"),
+    Fault(
+        "looks only in memory", journal, 'candidates(connection, [*hashes.values()], schema="tables")', "()"
+    ),
 )
 
 FALLING_BACK = (

@@ -172,7 +172,7 @@ class Schedule:
         world = self.world
         command = world.repay(self.random.choice(self.ids), self.random.choice((1, 100)))
         world.store.project()
-        used = world.disk.connection.execute("SELECT 1 FROM tables.once WHERE key = ?", (command.once_key,))
+        used = world.disk.connection.execute("SELECT 1 FROM events WHERE once_key = ?", (command.once_key,))
         if not used.fetchone():
             world.write(self.random.choice(self.loans), command)
 

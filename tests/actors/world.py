@@ -25,6 +25,7 @@ from ledgerd.storage.chain import GENESIS, event_hash
 from ledgerd.storage.files import _tie
 from ledgerd.storage.journal import Journal, events_after, head_seq
 from ledgerd.storage.migrate import migrate
+from ledgerd.storage.once import Keys, merge
 from ledgerd.storage.ports import AppendReply, Entry, Loaded, NewEvent, Opened, Store, StoreError
 from ledgerd.storage.sqlite import connect_writer
 from ledgerd.storage.tail import Tail
@@ -112,12 +113,18 @@ class Disk:
         self.connection = _connection()
         for table in ("main.events", "main.batches", "tables.once"):
             self.connection.execute(f"DELETE FROM {table}")
+        self.connection.execute("UPDATE tables.meta SET value = 0 WHERE key = 'indexed_seq'")
         self.projected_seq = 0
         self.epoch = 0
 
     @property
     def head_seq(self) -> int:
         return head_seq(self.connection)
+
+    @property
+    def indexed_seq(self) -> int:
+        [(seq,)] = self.connection.execute("SELECT value FROM tables.meta WHERE key = 'indexed_seq'")
+        return int(seq)
 
     def load(self, loan_id: int) -> Loaded:
         """Fold all events of a loan."""
@@ -137,8 +144,9 @@ class HandStore:
         disk.epoch += 1
         self.disk = disk
         self.tail = Tail()
-        self.journal = Journal(self.tail)
-        self.journal.recover(disk.connection, disk.projected_seq)
+        self.keys = Keys()
+        self.journal = Journal(self.tail, self.keys)
+        self.journal.recover(disk.connection, disk.projected_seq, disk.indexed_seq)
         self.opened = Opened(disk.epoch, disk.head_seq, disk.projected_seq)
         self.appends: deque[tuple[Sequence[Entry], asyncio.Future[Any]]] = deque()
         self.loads: list[tuple[Sequence[int], asyncio.Future[Any]]] = []
@@ -203,15 +211,18 @@ class HandStore:
             future.set_result(result)
 
     def project(self) -> None:
-        """Move what is in memory into the index."""
+        """Move what is in memory into the tables: all events, and some of the keys."""
         events = self.tail.turn()
-        self.disk.connection.executemany(
-            "INSERT INTO tables.once (key, seq) VALUES (?, ?)",
-            [(event.once_key, event.seq) for event in events if event.once_key is not None],
-        )
         if events:
             self.disk.projected_seq = events[-1].seq
         self.tail.drop()
+        if self.keys.gathered and not self.keys.merging:
+            self.keys.turn()
+        if self.keys.merging:
+            rows, watermark = self.keys.take(1)
+            merge(self.disk.connection, rows, watermark)
+            if watermark is not None:
+                self.keys.drop()
 
     def all_steps(self) -> bool:
         """Process and deliver everything; return whether there was anything."""

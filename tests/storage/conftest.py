@@ -15,6 +15,7 @@ from ledgerd.storage.remote import RemoteStore
 from tests.storage.books import Bare, Place, add_borrower
 
 SLICE_EVENTS = 3  # small, so that a projection takes several transactions
+INDEX_KEYS = 2  # likewise, so that a merge begins early
 
 AnyStore = Engine | RemoteStore
 Open = Callable[[], Awaitable[AnyStore]]
@@ -43,8 +44,8 @@ async def open_store(kind: str, place: Place) -> AnyStore:
     if kind == "memory":
         return await open_memory()
     if kind == "files":
-        return await open_engine(*place.paths, slice_events=SLICE_EVENTS)
-    return await RemoteStore.start(*place.paths, SLICE_EVENTS, lambda: None)
+        return await open_engine(*place.paths, slice_events=SLICE_EVENTS, index_keys=INDEX_KEYS)
+    return await RemoteStore.start(*place.paths, SLICE_EVENTS, INDEX_KEYS, lambda: None)
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from ledgerd.storage import pages, people, projections, runs, transactions
 from ledgerd.storage.engine import Engine, take_epoch
 from ledgerd.storage.files import open_engine
 from ledgerd.storage.journal import Journal
+from ledgerd.storage.once import Keys
 from ledgerd.storage.ports import StoredEvent, StoreError
 from ledgerd.storage.sqlite import InlineDatabase, connect_reader, connect_writer, file_uri, transact
 from ledgerd.storage.tail import Tail
@@ -122,12 +123,18 @@ async def test_bills_are_read_from_one_state_of_the_tables(place: Place, at: int
         assert [bill.number for bill in bills] == [1, 2]
 
 
-async def test_a_key_is_looked_for_in_the_tail_first(place: Place) -> None:
+async def test_a_key_is_looked_for_in_memory_first(bare: Bare) -> None:
     """It may go from there to the index at any moment, and never the other way."""
-    with halted(place, AFTER) as (engine, _, reader):
-        owner = engine._tail.of_loan(1)[0]
-        assert await engine.read("owner_of", owner.once_key) == owner
-        assert reader.statements == []
+    engine, writer = bare.engine(), Writer(1)
+    await engine.start()
+    await engine.append(1, [writer.lend(), payment := writer.pay("t")])
+    said: list[str] = []
+    bare.reader.set_trace_callback(said.append)
+    owner = await engine.read("owner_of", payment.once_key)
+    assert (owner.seq, owner.once_key, said) == (2, payment.once_key, [])
+    assert await engine.read("owner_of", b"p:c:1:another") is None
+    assert any("once" in sql for sql in said)
+    engine.projector.cancel()
 
 
 async def test_a_failed_read_leaves_its_reader_fit_for_the_next(place: Place) -> None:
@@ -179,7 +186,7 @@ async def test_a_little_is_projected_after_a_moment(place: Place) -> None:
 
 async def test_what_was_recovered_is_projected_unasked(bare: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "GATHER_S", 0)
-    journal = Journal(Tail())
+    journal = Journal(Tail(), Keys())
     assert journal.append(bare.journal, [Writer(1).lend(), Writer(2).lend()]) == []
     engine = bare.engine()
     await engine.start()

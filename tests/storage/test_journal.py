@@ -9,7 +9,8 @@ import sqlite3
 import pytest
 
 from ledgerd.storage.chain import GENESIS, batch_digest
-from ledgerd.storage.journal import Journal, VersionGap, event_at, events_after, head_seq, probe
+from ledgerd.storage.journal import Journal, VersionGap, event_at, events_after, head_seq, keys_after
+from ledgerd.storage.once import Keys, key_hash
 from ledgerd.storage.ports import Entry, StoredEvent
 from ledgerd.storage.tail import Tail
 from tests.storage.books import Bare, Writer, key_of, stored
@@ -19,9 +20,9 @@ def rows(bare: Bare, table: str) -> list[tuple[object, ...]]:
     return bare.journal.execute(f"SELECT * FROM {table}").fetchall()
 
 
-def recovered(bare: Bare, projected_seq: int = 0) -> Journal:
-    journal = Journal(Tail())
-    journal.recover(bare.journal, projected_seq)
+def recovered(bare: Bare, projected_seq: int = 0, indexed_seq: int = 0) -> Journal:
+    journal = Journal(Tail(), Keys())
+    journal.recover(bare.journal, projected_seq, indexed_seq)
     return journal
 
 
@@ -56,19 +57,24 @@ def test_a_commit_is_one_transaction(bare: Bare) -> None:
     bare.journal.set_trace_callback(None)
     words = [sql.split()[0] for sql in said]
     # One probe for both keys, one statement for all rows and one for their digest, and one sync.
-    assert words == ["SELECT", "BEGIN", "INSERT", "INSERT", "COMMIT"]
+    assert words == ["WITH", "BEGIN", "INSERT", "INSERT", "COMMIT"]
 
 
 @pytest.mark.parametrize("projected_seq", [0, 1, 4])
-def test_it_goes_on_where_it_ended(bare: Bare, projected_seq: int) -> None:
+@pytest.mark.parametrize("indexed_seq", [0, 2, 4])
+def test_it_goes_on_where_it_ended(bare: Bare, projected_seq: int, indexed_seq: int) -> None:
     whole, writer = recovered(bare), Writer(1)
     entries = [writer.lend(), writer.pay("t1"), writer.pay("t2")]
     whole.append(bare.journal, entries)
     whole.append(bare.journal, [more := writer.pay("t3")])
     events = stored([*entries, more])
-    again = recovered(bare, projected_seq)
+    again = recovered(bare, projected_seq, indexed_seq)
     assert again.head_seq == 4
     assert again.tail.of_loan(1) == events[projected_seq:]
+    owned = {event.once_key: event.seq for event in events if event.once_key is not None}
+    assert {key: again.keys.seq_of(key) for key in owned} == {
+        key: seq if seq > indexed_seq else None for key, seq in owned.items()
+    }
     assert again.append(bare.journal, [writer.pay("t4")]) == []
     digests = [row[1] for row in rows(bare, "batches")]
     hashes = [event.hash for event in events_after(bare.journal, 0)]
@@ -106,12 +112,26 @@ def test_an_entry_that_does_not_follow_is_refused_with_its_whole_batch(bare: Bar
     assert journal.tail.of_loan(2) == []
 
 
-def test_the_probe_finds_indexed_keys_however_many(bare: Bare) -> None:
-    bare.tables.executemany("INSERT INTO once VALUES (?, ?)", [(key_of(f"t{n}"), n) for n in range(1_200)])
-    keys = [key_of(f"t{n}") for n in range(0, 2_400, 2)]
-    assert sorted(probe(bare.tables, keys)) == list(range(0, 1_200, 2))
-    assert probe(bare.tables, []) == []
-    assert probe(bare.journal, [key_of("t7"), b"p:"], schema="tables") == [7]
+def test_another_key_of_the_same_hash_is_not_taken(bare: Bare) -> None:
+    """The index knows 64 bits of a key's hash. The event says whose key it is."""
+    journal, writer = recovered(bare), Writer(1)
+    journal.append(bare.journal, [writer.lend(), writer.pay("t1"), writer.pay("t2")])
+    bare.tables.executemany("INSERT INTO once VALUES (?, ?)", [(key_hash(key_of("t3")), n) for n in (2, 3)])
+    again = recovered(bare, 3, 3)
+    assert again.append(bare.journal, [writer.pay("t3")]) == []
+    bare.tables.execute("INSERT INTO once VALUES (?, 4)", (key_hash(key_of("t3")),))
+    once_more = recovered(bare, 4, 4)
+    [verdict] = once_more.append(bare.journal, [writer.ask("t3")])
+    assert (verdict.outcome, verdict.owner and verdict.owner.seq) == ("taken", 4)
+
+
+def test_the_keys_after(bare: Bare) -> None:
+    journal, writer = recovered(bare), Writer(1)
+    assert list(keys_after(bare.journal, 0)) == []
+    journal.append(bare.journal, [writer.lend(), writer.pay("t1"), writer.pay("t2")])
+    assert list(keys_after(bare.journal, 0)) == [(key_of("t1"), 2), (key_of("t2"), 3)]
+    assert list(keys_after(bare.journal, 0, limit=1)) == [(key_of("t1"), 2)]
+    assert list(keys_after(bare.journal, 2)) == [(key_of("t2"), 3)]
 
 
 def test_one_event_and_the_events_after(bare: Bare) -> None:

@@ -20,7 +20,7 @@ from ledgerd.storage.process import EXIT_BROKEN, Server
 from ledgerd.storage.remote import RemoteStore
 from ledgerd.storage.wire import Frames, Reply, Request, encoder
 from tests.storage.books import BORROWER, Place, Writer, add_borrower
-from tests.storage.conftest import SLICE_EVENTS, opened
+from tests.storage.conftest import INDEX_KEYS, SLICE_EVENTS, opened
 
 GUARD_S = 30  # only ever runs out when a test fails
 
@@ -51,7 +51,7 @@ class Client:
                 frames.transport.close()
 
     async def open(self, place: Place) -> tuple[str | None, Any]:
-        return await self.call("open", *map(str, place.paths), SLICE_EVENTS)
+        return await self.call("open", *map(str, place.paths), SLICE_EVENTS, INDEX_KEYS)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from ledgerd.storage import remote
 from ledgerd.storage.ports import AppendReply, Loaded, StoredEvent, StoreError
 from ledgerd.storage.remote import RemoteStore
 from tests.storage.books import BORROWER, START, Place, Writer, add_borrower, key_of
-from tests.storage.conftest import SLICE_EVENTS
+from tests.storage.conftest import INDEX_KEYS, SLICE_EVENTS
 
 GUARD_S = 30  # only ever runs out when a test fails
 GONE = "the store has ended: what it had not acknowledged is unknown"
@@ -30,7 +30,7 @@ class Watched:
         self.ends += 1
 
     async def start(self, place: Place) -> None:
-        self.store = await RemoteStore.start(*place.paths, SLICE_EVENTS, self.on_end)
+        self.store = await RemoteStore.start(*place.paths, SLICE_EVENTS, INDEX_KEYS, self.on_end)
 
     def send_signal(self, number: signal.Signals) -> None:
         self.store._process.send_signal(number)

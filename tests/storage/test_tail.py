@@ -18,12 +18,10 @@ def lives() -> list[StoredEvent]:
     return stored(entries)
 
 
-def seen(tail: Tail, events: list[StoredEvent]) -> list[object]:
-    keys = [event.once_key for event in events if event.once_key is not None]
+def seen(tail: Tail) -> list[object]:
     return [
         tail.of_loan(1),
         tail.of_loan(2),
-        [tail.owner(key) for key in keys],
         tail.last_version(1),
         tail.last_version(2),
     ]
@@ -31,7 +29,7 @@ def seen(tail: Tail, events: list[StoredEvent]) -> list[object]:
 
 def test_an_empty_tail_knows_nothing() -> None:
     tail = Tail()
-    assert (tail.of_loan(1), tail.owner(b"k"), tail.last_version(1), len(tail)) == ([], None, None, 0)
+    assert (tail.of_loan(1), tail.last_version(1), len(tail)) == ([], None, 0)
     assert tail.turn() == []
     tail.drop()
 
@@ -47,14 +45,11 @@ def test_a_turn_changes_nothing_for_readers(turn_after: int) -> None:
     assert turned.turn() == events[:turn_after]
     for event in events[turn_after:]:
         turned.add(event)
-    assert seen(turned, events) == seen(tail, events)
+    assert seen(turned) == seen(tail)
     assert len(turned) == len(tail) == 6
     turned.drop()
     assert len(turned) == 6 - turn_after
     assert turned.of_loan(1) == [event for event in events[turn_after:] if event.loan_id == 1]
-    assert [turned.owner(event.once_key) for event in events[:turn_after] if event.once_key] == [
-        None for event in events[:turn_after] if event.once_key
-    ]
     assert turned.turn() == events[turn_after:]
 
 
@@ -64,9 +59,9 @@ def test_a_reader_between_the_two_steps_of_a_turn_sees_each_event_once() -> None
     tail = Tail()
     for event in events:
         tail.add(event)
-    whole = seen(tail, events)
+    whole = seen(tail)
     tail._old = tail._new
-    assert seen(tail, events) == whole
+    assert seen(tail) == whole
 
 
 def test_only_what_was_dropped_may_be_turned_over() -> None:

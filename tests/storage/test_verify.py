@@ -107,10 +107,10 @@ def test_it_says_how_far_it_is(book: Place) -> None:
 
 
 def covered_columns() -> Iterator[Any]:
-    with closing(sqlite3.connect(":memory:")) as connection:
-        for file, tables in COVERED.items():
+    for file, tables in COVERED.items():
+        with closing(sqlite3.connect(":memory:")) as connection:
             for sql in sorted((Path(verify.__file__).parent / "migrations" / file).glob("*.sql")):
-                connection.executescript(sql.read_text().replace("TABLE meta", f"TABLE {file}_meta"))
+                connection.executescript(sql.read_text())
             for table in tables:
                 for _, column, kind, *_ in connection.execute(f"PRAGMA table_info({table})").fetchall():
                     yield pytest.param(file, table, column, kind, id=f"{table}.{column}")
@@ -151,7 +151,7 @@ def test_a_changed_value_is_found(
 
 def key_columns(table: str) -> str:
     return {"events": "seq, loan_id", "batches": "last_seq, digest", "loans": "id, version",
-            "bills": "loan_id, number", "payments": "seq, loan_id", "once": "key, seq"}[table]  # fmt: skip
+            "bills": "loan_id, number", "payments": "seq, loan_id", "once": "hash, seq"}[table]  # fmt: skip
 
 
 def test_a_changed_score_is_found(book: Place, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_missing_borrower_is_found(book: Place, tmp_path: Path) -> None:
         ("tables", "INSERT INTO bills SELECT loan_id, number + 1, 0, 0, 0, 0, 0, 0, 0 {last_bill}"),
         ("tables", "INSERT INTO bills SELECT loan_id, -1, 0, 0, 0, 0, 0, 0, 0 {last_bill}"),
         ("tables", "INSERT INTO bills SELECT 5, number, 0, 0, 0, 0, 0, 0, 0 {last_bill}"),
-        ("tables", "INSERT INTO once VALUES (x'00', 1)"),
+        ("tables", "INSERT INTO once VALUES (0, 1)"),
         ("tables", "INSERT INTO payments SELECT seq + 1, {payment} ORDER BY seq DESC LIMIT 1"),
         ("tables", "INSERT INTO payments SELECT -seq, {payment} ORDER BY seq LIMIT 1"),
         ("tables", "CREATE TEMP TABLE more AS SELECT * FROM loans LIMIT 1"),
@@ -445,8 +445,10 @@ def test_a_truncated_file_is_a_difference(book: Place, tmp_path: Path, file: str
     size = getattr(book, file).stat().st_size
     for length in (0, 1, 100, PAGE_BYTES, size // 2, size - PAGE_BYTES, size - 1):
         place = copy_of(book, tmp_path)
-        with getattr(place, file).open("r+b") as opened:
-            opened.truncate(length)
+        data = getattr(place, file).read_bytes()
+        getattr(place, file).write_bytes(data[:length])
+        if not data[length:].strip(b"\0"):
+            continue  # nothing was cut off: SQLite reads zeros behind the end
         if length < 100:  # to SQLite that is a new file
             with pytest.raises(StoreError, match="restore it from a backup"):
                 checked(place)
