@@ -34,7 +34,8 @@ from ledgerd.http.services import Services
 from ledgerd.http.throttle import Throttle
 from ledgerd.http.tokens import Revocations, Tokens
 from ledgerd.ids import Ids
-from ledgerd.observe import AccessLog, Metrics, log
+from ledgerd.metrics import Metrics
+from ledgerd.observe import AccessLog, log
 from ledgerd.scheduler.billing import Billing
 from ledgerd.scheduler.cron import Alarm
 from ledgerd.scheduler.importer import Identities, ImportSummary, Progress
@@ -161,6 +162,8 @@ async def _compose(service: Service, *, background: bool) -> None:
     keyring = load_or_create_keyring(config.auth.keys_path, chance.time_s(), chance.random_bytes)
     metrics = Metrics()
     service.store = store = await _open_store(service)
+    if isinstance(store, RemoteStore):
+        metrics.watch_store(store.pid)
     stack.push_async_callback(store.close)
     stack.push_async_callback(service.end_jobs)
     if "refused" in await store.write("bind_vault", vault.fingerprint):

@@ -1,7 +1,6 @@
-"""What operators see: one log line for each thing that happened, and every metric, defined here alone.
+"""What operators read: one log line for each thing that happened. What they measure is in metrics.py.
 
 Log lines go to stderr, as JSON or for people. Whatever looks like an Aadhaar number is masked on its way out.
-Metrics live in a `Metrics` with a registry of its own, built once and handed around.
 """
 
 from __future__ import annotations
@@ -11,29 +10,14 @@ import logging
 import re
 import sys
 import time
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from itertools import accumulate
 from typing import Any, Final, Literal, TextIO, cast
 
 import msgspec
 import structlog
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-)
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-METRICS_CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 ACCESS_GATHER_S: Final = 0.1
 
 _MASK: Final = "XXXX XXXX XXXX"
@@ -41,10 +25,6 @@ _MASK: Final = "XXXX XXXX XXXX"
 # Between groups of four may stand what people put there, but no colon or comma: times and lists have those.
 _ID_OR_AADHAAR: Final = re.compile(
     r"\b[0-9a-f]{16}(?:[0-9a-f]{16})?\b|([2-9]\d{3}[\s._-]{0,3}\d{4}[\s._-]{0,3}\d{4})"
-)
-_LATENCY_BUCKETS_S: Final = (
-    *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
-    *(0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0),
 )
 
 log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger("ledgerd")
@@ -184,89 +164,3 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
-
-
-class _Requests(Collector):
-    """Counts requests in plain integers, a fifth of what a Counter and a Histogram cost each request; they
-    become metrics when somebody looks.
-    """
-
-    def __init__(self) -> None:
-        self._answered: dict[tuple[str, int], int] = {}
-        self._in_bucket: dict[str, list[int]] = {}
-        self._seconds: dict[str, float] = {}
-
-    def observe(self, route: str, status: int, seconds: float) -> None:
-        """Count one answer."""
-        key = (route, status)
-        self._answered[key] = self._answered.get(key, 0) + 1
-        in_bucket = self._in_bucket.get(route)
-        if in_bucket is None:
-            in_bucket = self._in_bucket[route] = [0] * (len(_LATENCY_BUCKETS_S) + 1)
-            self._seconds[route] = 0.0
-        in_bucket[bisect_left(_LATENCY_BUCKETS_S, seconds)] += 1
-        self._seconds[route] += seconds
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield what was counted."""
-        answered = CounterMetricFamily(
-            "ledgerd_requests", "HTTP requests answered.", labels=["route", "status"]
-        )
-        for (route, status), count in self._answered.items():
-            answered.add_metric([route, str(status)], count)
-        yield answered
-        seconds = HistogramMetricFamily(
-            "ledgerd_request_seconds", "Time from a request's head to its answer.", labels=["route"]
-        )
-        bounds = [*map(floatToGoString, _LATENCY_BUCKETS_S), "+Inf"]
-        for route, in_bucket in self._in_bucket.items():
-            buckets = list(zip(bounds, accumulate(in_bucket), strict=True))
-            seconds.add_metric([route], buckets, self._seconds[route])
-        yield seconds
-
-
-class Metrics:
-    """Every metric of the service; hot paths call `observe_request`, the rest use the attributes."""
-
-    def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        self.in_flight = Gauge("ledgerd_in_flight", "Requests under way.", registry=registry)
-        self.resident_loans = Gauge("ledgerd_resident_loans", "Loans held in memory.", registry=registry)
-        self.journal_head_seq = Gauge(
-            "ledgerd_journal_head_seq", "Number of the last event on disk.", registry=registry
-        )
-        self.projected_seq = Gauge(
-            "ledgerd_projected_seq", "Number of the last event that the tables show.", registry=registry
-        )
-        self.commits_total = Counter("ledgerd_commits_total", "Journal commits.", registry=registry)
-        self.committed_events_total = Counter(
-            "ledgerd_committed_events_total", "Events made durable.", registry=registry
-        )
-        self.commit_seconds = Histogram(
-            "ledgerd_commit_seconds",
-            "Time of a journal commit, its sync included.",
-            buckets=_LATENCY_BUCKETS_S,
-            registry=registry,
-        )
-        self.activations_total = Counter(
-            "ledgerd_activations_total", "Loans read into memory.", registry=registry
-        )
-        self.fallbacks_total = Counter(
-            "ledgerd_fallbacks_total",
-            "Times a loan went back to an earlier state because the journal knew a transaction_id.",
-            registry=registry,
-        )
-        self.billing_bills_total = Counter(
-            "ledgerd_billing_bills_total", "Bills issued by billing runs.", registry=registry
-        )
-        self._requests = _Requests()
-        registry.register(self._requests)
-
-    def observe_request(self, route: str, status: int, seconds: float) -> None:
-        """Count an answered request; `route` is the pattern of the path, never the path itself."""
-        self._requests.observe(route, status, seconds)
-
-    def render(self) -> bytes:
-        """Return all metrics in the text format of Prometheus."""
-        return generate_latest(self.registry)

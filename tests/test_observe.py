@@ -1,4 +1,4 @@
-"""Log lines in both shapes, the mask over Aadhaar numbers, and the metrics' text."""
+"""Log lines in both shapes, and the mask over Aadhaar numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import structlog
 
-from ledgerd.observe import AccessLog, Metrics, configure_logging, log, mask_aadhaar
+from ledgerd.observe import AccessLog, configure_logging, log, mask_aadhaar
 
 NUMBER = "234123412346"
 
@@ -160,32 +160,6 @@ async def test_a_pretty_access_line_is_one_line(stream):
     access.write("GET", "/livez", 200, 0.001, "r-1")
     access.flush()
     assert stream.getvalue().endswith("GET /livez 200 1.00 ms r-1\n")
-
-
-def test_metrics_have_their_own_registry():
-    one, other = Metrics(), Metrics()
-    one.observe_request("/api/make-payment/", 201, 0.004)
-    one.observe_request("/api/make-payment/", 201, 0.004)
-    one.observe_request("/api/make-payment/", 422, 0.004)
-    one.commits_total.inc()
-    one.projected_seq.set(12)
-    text = one.render().decode()
-    assert 'ledgerd_requests_total{route="/api/make-payment/",status="201"} 2.0' in text
-    assert 'ledgerd_requests_total{route="/api/make-payment/",status="422"} 1.0' in text
-    assert 'ledgerd_request_seconds_count{route="/api/make-payment/"} 3.0' in text
-    assert "ledgerd_commits_total 1.0" in text
-    assert "ledgerd_projected_seq 12.0" in text
-    assert "ledgerd_commits_total 0.0" in other.render().decode()
-
-
-def test_every_metric_has_a_name_and_a_help_text():
-    text = Metrics().render().decode()
-    for name in (
-        *("requests_total", "request_seconds", "in_flight", "resident_loans", "journal_head_seq"),
-        *("projected_seq", "commits_total", "committed_events_total", "commit_seconds"),
-        *("activations_total", "fallbacks_total", "billing_bills_total"),
-    ):
-        assert f"# HELP ledgerd_{name} " in text
 
 
 class Broken(io.StringIO):

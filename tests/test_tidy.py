@@ -31,7 +31,7 @@ OWNERS = {
     "cryptography": ("http/keyring.py", "storage/vault.py"),
     "jinja2": ("http/pages.py",),
     "jwt": ("http/tokens.py",),
-    "prometheus_client": ("observe.py",),
+    "prometheus_client": ("metrics.py",),
     "rich": ("cli.py", "demo/"),
     "sqlite3": ("storage/",),
     "stdnum": ("storage/vault.py", "sample.py"),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ledgerd.actors.loan_actor import Pending
-from ledgerd.observe import Metrics
+from ledgerd.metrics import Metrics
 from ledgerd.storage.ports import AppendReply, Entry, Opened, Store
 
 BATCHES_IN_FLIGHT = 2
@@ -38,11 +38,22 @@ class Committer:
         self.broken = False
         self.head_seq = opened.head_seq
         self.projected_seq = opened.projected_seq
+        self.acknowledged_s = metrics.now_s()  # when the last batch was
 
     @property
     def lag_events(self) -> int:
         """How many events are durable and not yet in the tables, by the store's last word."""
         return self.head_seq - self.projected_seq
+
+    @property
+    def queued(self) -> int:
+        """How many entries wait for a batch to go with."""
+        return len(self._queue)
+
+    @property
+    def on_their_way(self) -> int:
+        """How many entries the batches have that are on their way to disk."""
+        return self._on_their_way
 
     def put(self, pending: Pending, entry: Entry) -> None:
         """Queue an entry. A batch goes at the end of a turn of the loop, or at once when it is as large as
@@ -76,7 +87,7 @@ class Committer:
             return
         self._replies.add(reply)
         self._on_their_way += len(batch)
-        reply.add_done_callback(partial(self._on_reply, batch, self._loop.time()))
+        reply.add_done_callback(partial(self._on_reply, batch, self._metrics.now_s()))
 
     def _on_reply(
         self, batch: list[tuple[Pending, Entry]], started_s: float, reply: asyncio.Future[AppendReply]
@@ -86,8 +97,7 @@ class Committer:
         try:
             appended = reply.result()
             if not self.broken:
-                self._metrics.commits_total.inc()
-                self._metrics.commit_seconds.observe(self._loop.time() - started_s)
+                self.acknowledged_s = self._metrics.observe_commit(started_s, len(batch))
                 self.acknowledge([pending for pending, _ in batch], appended)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - likewise
             self._break(error)
@@ -108,12 +118,15 @@ class Committer:
 
     async def _catch_up(self) -> None:
         try:
-            projected_seq = await self._store.project_through(self.head_seq - self.lag_events // 2)
-            self.projected_seq = max(self.projected_seq, projected_seq)
+            self.hear_projected(await self._store.project_through(self.head_seq - self.lag_events // 2))
         except Exception as error:  # noqa: BLE001 - without projections the service can't go on
             self._break(error)
         finally:
             self._catching_up = None
+
+    def hear_projected(self, seq: int) -> None:
+        """Hear from the store how far the tables are."""
+        self.projected_seq = max(self.projected_seq, seq)
 
     def acknowledge(self, batch: list[Pending], reply: AppendReply) -> None:
         """Tell the actors what became of their entries: first every owner that the store named, then
@@ -121,7 +134,7 @@ class Committer:
         """
         self._metrics.committed_events_total.inc(max(0, reply.head_seq - self.head_seq))
         self.head_seq = max(self.head_seq, reply.head_seq)
-        self.projected_seq = max(self.projected_seq, reply.projected_seq)
+        self.hear_projected(reply.projected_seq)
         excepted = {verdict.index for verdict in reply.exceptions}
         for verdict in reply.exceptions:
             if verdict.owner is not None:

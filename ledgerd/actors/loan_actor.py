@@ -49,6 +49,7 @@ class Pending:
         self.dead = False  # decided again since; what the store says of it no longer counts
         self.before = (actor.loan, actor.version, actor.head_hash)
         self.key: bytes | None = None  # its once_key, while it has events on their way to disk
+        message.trace.decided()
 
 
 class LoanActor:
@@ -135,7 +136,6 @@ class LoanActor:
 
     def _accept(self, message: Message, events: list[Event], key: bytes | None) -> None:
         """Advance over the events at once, and send them to the journal."""
-        pending = Pending(self, message, Accepted(self.loan_id, events[-1], len(events)), durable=False)
         base_version = self.version
         loan, version, head = self.loan, self.version, self.head_hash
         last = base_version + len(events)
@@ -146,6 +146,7 @@ class LoanActor:
             body = encode_event(event)
             head = event_hash(head, self.loan_id, version, key if version == last else None, body)
             rows.append(NewEvent(kind_of(event), head, body))
+        pending = Pending(self, message, Accepted(self.loan_id, events[-1], len(events)), durable=False)
         self.loan, self.version, self.head_hash = loan, version, head
         if key is not None:
             pending.key = key

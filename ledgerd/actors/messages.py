@@ -9,6 +9,7 @@ import msgspec
 from ledgerd.domain.commands import Command, Rejection
 from ledgerd.domain.events import Event
 from ledgerd.domain.loan import Loan
+from ledgerd.metrics import UNTRACED, Trace
 
 
 class Overloaded(Exception):
@@ -69,11 +70,16 @@ class ReplyTo(Protocol):
 
 
 class Message:
-    """One message and whom it is answered to. A `command` of None asks for a View."""
+    """One message and whom it is answered to. A `command` of None asks for a View. `trace` hears how far it
+    is.
+    """
 
-    __slots__ = ("borrower_id", "command", "reply_to")
+    __slots__ = ("borrower_id", "command", "reply_to", "trace")
 
-    def __init__(self, command: Command | None, borrower_id: int | None, reply_to: ReplyTo) -> None:
+    def __init__(
+        self, command: Command | None, borrower_id: int | None, reply_to: ReplyTo, trace: Trace = UNTRACED
+    ) -> None:
         self.command = command
         self.borrower_id = borrower_id  # None: whoever asks may see any loan
         self.reply_to = reply_to
+        self.trace = trace

@@ -15,16 +15,17 @@ import msgspec
 
 from ledgerd.actors.committer import Committer
 from ledgerd.actors.loan_actor import LoanActor
-from ledgerd.actors.messages import Answer, Message, Overloaded
+from ledgerd.actors.messages import Accepted, Answer, Message, Overloaded, Replayed
 from ledgerd.clock import Clock
-from ledgerd.domain.commands import Command
-from ledgerd.observe import Metrics
+from ledgerd.domain.commands import Command, Rejection, Repay
+from ledgerd.metrics import UNTRACED, Metrics, Trace
 from ledgerd.storage.ports import Opened, Store, StoreError
 
 LOAD_LOANS_MAX = 500  # loans read in one query
 MESSAGES_A_TURN = 64  # of one mailbox, before others run
 EVICTION_SCAN_MAX = 64
 FORGOTTEN_A_TURN = 500  # idle loans, before others run
+_OUTCOMES = {Accepted: "applied", Replayed: "replayed"}
 
 
 class ActorLimits(msgspec.Struct, frozen=True):
@@ -68,6 +69,20 @@ class Registry:
         """How many loans are in memory."""
         return len(self._actors)
 
+    @property
+    def deepest(self) -> int:
+        """How many messages wait at the loan with the most. Whoever is busy was asked lately, so this looks
+        back only as far as all messages that wait are found.
+        """
+        found = deepest = 0
+        for actor in reversed(self._actors.values()):
+            if found >= self.in_flight:
+                break
+            waiting = len(actor.mailbox) + len(actor.pending)
+            found += waiting
+            deepest = max(deepest, waiting)
+        return deepest
+
     # The way in ----------------------------------------------------------------------------------
 
     def ask(
@@ -78,6 +93,7 @@ class Registry:
         *,
         new: bool = False,
         transient: bool = False,
+        trace: Trace = UNTRACED,
     ) -> asyncio.Future[Any]:
         """Put a message into the loan's mailbox and return the future of its Answer; see `put`.
 
@@ -85,7 +101,7 @@ class Registry:
         unknown.
         """
         future = self._loop.create_future()
-        self.put(loan_id, Message(command, borrower_id, future), new=new, transient=transient)
+        self.put(loan_id, Message(command, borrower_id, future, trace), new=new, transient=transient)
         return future
 
     def put(self, loan_id: int, message: Message, *, new: bool = False, transient: bool = False) -> None:
@@ -99,17 +115,20 @@ class Registry:
         if self.committer.broken:
             raise StoreError("the journal has ended")
         if self.in_flight >= limits.in_flight:
-            raise Overloaded("too much in flight")
+            raise self._overloaded(message, "in_flight", "too much in flight")
         if self.committer.lag_events >= limits.tail_events:
             self.committer.catch_up()
-            raise Overloaded("projections lag behind")
+            raise self._overloaded(message, "tail_events", "projections lag behind")
         actor = self._actors.get(loan_id)
         if actor is None:
+            if len(self._actors) >= limits.resident_loans and not self._evict():
+                reason = "as many loans are busy as may be resident"
+                raise self._overloaded(message, "resident_loans", reason)
             actor = self._activate(loan_id, new, transient)
         else:
             self._actors.move_to_end(loan_id)
             if len(actor.mailbox) + len(actor.pending) >= limits.mailbox:
-                raise Overloaded("the loan's mailbox is full")
+                raise self._overloaded(message, "mailbox", "the loan's mailbox is full")
             actor.transient = actor.transient and transient
         actor.used_at_s = self._loop.time()
         self.in_flight += 1
@@ -119,8 +138,6 @@ class Registry:
             actor.mailbox.append(message)
 
     def _activate(self, loan_id: int, new: bool, transient: bool) -> LoanActor:
-        if len(self._actors) >= self.limits.resident_loans:
-            self._evict()
         actor = LoanActor(self, loan_id)
         actor.transient = transient
         actor.loaded = new
@@ -130,11 +147,21 @@ class Registry:
             self._load_soon(actor)
         return actor
 
+    def _overloaded(self, message: Message, limit: str, reason: str) -> Overloaded:
+        self.metrics.overloaded.count(limit)
+        if type(message.command) is Repay:
+            self.metrics.payments.count("overloaded")
+        return Overloaded(reason)
+
     # The way out ---------------------------------------------------------------------------------
 
     def answer(self, message: Message, answer: Answer) -> None:
         """Deliver an answer; whoever asked may be gone."""
         self.in_flight -= 1
+        message.trace.durable_s = self.committer.acknowledged_s
+        if type(message.command) is Repay:
+            outcome = answer.code if isinstance(answer, Rejection) else _OUTCOMES[type(answer)]
+            self.metrics.payments.count(outcome)
         if not message.reply_to.done():
             message.reply_to.set_result(answer)
         if self.in_flight == 0:
@@ -143,6 +170,8 @@ class Registry:
     def fail(self, message: Message, error: Exception) -> None:
         """Deliver that the outcome is unknown."""
         self.in_flight -= 1
+        if type(message.command) is Repay:
+            self.metrics.payments.count("unknown")
         reply_to = message.reply_to
         if not reply_to.done():
             reply_to.set_exception(error)
@@ -165,6 +194,7 @@ class Registry:
     def _forget(self, actor: LoanActor) -> None:
         if self._actors.get(actor.loan_id) is actor:
             del self._actors[actor.loan_id]
+            self.metrics.passivations.count("done")
 
     def _break(self, error: BaseException) -> None:
         """The journal broke: what became of all that waits is unknown, and the process is about to end."""
@@ -205,7 +235,9 @@ class Registry:
         for _ in range(MESSAGES_A_TURN):
             if not actor.mailbox or actor.broken or not actor.loaded:
                 break
-            actor.receive(actor.mailbox.popleft())
+            message = actor.mailbox.popleft()
+            message.trace.received()
+            actor.receive(message)
         if actor.mailbox and actor.loaded and not actor.broken:
             self._loop.call_soon(self._drain, actor)
         elif actor.idle:
@@ -213,15 +245,16 @@ class Registry:
 
     # Passivation ---------------------------------------------------------------------------------
 
-    def _evict(self) -> None:
-        """Make room by forgetting the idle loan that was not asked for longest."""
+    def _evict(self) -> bool:
+        """Make room by forgetting the idle loan that was not asked for longest; False when all are busy."""
         for scanned, actor in enumerate(self._actors.values()):
             if actor.idle:
                 del self._actors[actor.loan_id]
-                return
+                self.metrics.passivations.count("room")
+                return True
             if scanned >= EVICTION_SCAN_MAX:
                 break
-        raise Overloaded("as many loans are busy as may be resident")
+        return False
 
     def _forget_idle(self) -> None:
         """Forget what nobody asked for in a while. The oldest come first, so this stops at the first that is
@@ -235,6 +268,7 @@ class Registry:
                 again_in_s = self.limits.resident_idle_s / 4
                 break
             del self._actors[actor.loan_id]
+            self.metrics.passivations.count("idle")
         self._sweep = self._loop.call_later(again_in_s, self._forget_idle)
 
     # Stopping ------------------------------------------------------------------------------------

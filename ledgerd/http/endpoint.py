@@ -25,7 +25,8 @@ from ledgerd.http.protocol import ClientGone, read_body
 from ledgerd.http.route import Call, Reply, Route
 from ledgerd.http.services import Services
 from ledgerd.http.tokens import BadToken, Caller
-from ledgerd.observe import AccessLog, Metrics, log
+from ledgerd.metrics import Metrics, Trace
+from ledgerd.observe import AccessLog, log
 from ledgerd.storage.ports import StoreError
 
 _encode = msgspec.json.Encoder().encode
@@ -63,10 +64,13 @@ class Desk:
         started_s: float,
         request_id: str,
         loan_id: str | None = None,
+        trace: Trace | None = None,
     ) -> web.Response:
         """Note an answer and return it. `route` is the pattern of the path, never the path itself."""
         ours = "X-Request-ID" not in request.headers
-        self.note(request.method, route, response.status, started_s, request_id, loan_id, id_is_ours=ours)
+        self.note(
+            request.method, route, response.status, started_s, request_id, loan_id, trace, id_is_ours=ours
+        )
         return response
 
     def note(
@@ -77,12 +81,16 @@ class Desk:
         started_s: float,
         request_id: str,
         loan_id: str | None,
+        trace: Trace | None = None,
         *,
         id_is_ours: bool,
     ) -> None:
-        """Count an answer, and write its line; see `record`."""
-        seconds = time.perf_counter() - started_s
+        """Count an answer, and write its line; see `record`. `trace` is that of a single payment."""
+        ended_s = time.perf_counter()
+        seconds = ended_s - started_s
         self.metrics.observe_request(route, status, seconds)
+        if trace is not None:
+            self.metrics.observe_phases(trace, ended_s)
         self.access.write(method, route, status, seconds, request_id, loan_id, id_is_ours=id_is_ours)
 
 
@@ -93,6 +101,7 @@ class Endpoint:
         self._services = services
         self._route = route
         self._desk = desk
+        self._is_payment = route.name == "makePayment"
         self._decoder = None if route.body is None else msgspec.json.Decoder(route.body)
         self._names = () if route.body is None else quoted_names(route.body)
         limits, server = services.config.limits, services.config.server
@@ -100,7 +109,7 @@ class Endpoint:
         self._body_timeout_s = server.body_timeout_s
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        started_s = time.perf_counter()
+        trace = Trace(time.perf_counter())
         headers = request.headers
         request_id = self._desk.choose_id(headers.get("X-Request-ID"))
         call = None
@@ -108,10 +117,11 @@ class Endpoint:
         try:
             check_draining(services, route)
             caller = None if not route.scopes else await self._authenticate(headers.get("Authorization"))
+            trace.authenticated_s = time.perf_counter()
             body = None if route.body is None else await self._read(request)
             if request.query_string:
                 check_query(request.query)
-            call = Call(request, caller, body)
+            call = Call(request, caller, body, trace)
             work = route.handler(services, call)
             reply = await (work if route.may_take_long else self._desk.under_way.outcome_of(work))
             response = self._response(reply, request_id)
@@ -120,7 +130,15 @@ class Endpoint:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
             response = problem_response(problem_of(error, route, request_id), request_id)
         loan_id = call.loan_id if call else None
-        return self._desk.record(request, route.path, response, started_s, request_id, loan_id)
+        return self._desk.record(
+            request,
+            route.path,
+            response,
+            trace.started_s,
+            request_id,
+            loan_id,
+            trace if self._is_payment else None,
+        )
 
     async def _authenticate(self, authorization: str | None) -> Caller:
         accounts, token = self._services.accounts, bearer(authorization)

@@ -31,6 +31,7 @@ from ledgerd.http.problems import CONTENT_TYPE, problem_bytes
 from ledgerd.http.protocol import whole_body
 from ledgerd.http.route import Route
 from ledgerd.http.services import Services
+from ledgerd.metrics import Trace
 from ledgerd.observe import log
 
 _encode = msgspec.json.Encoder().encode
@@ -82,12 +83,14 @@ class ExpressLane:
         if known is None:
             return False
         caller = accept(known, self._route)
+        ticket.authenticated_s = time.perf_counter()
         check_media_type(headers.get("Content-Type"), form=False)
         body = decode_json(self._decoder, whole_body(payload), self._names)
         loan_number, command = order(services, caller, body)
         ticket.loan_number, ticket.loan_id = loan_number, body.loan_id
         self._waiting[ticket] = None
-        services.registry.put(loan_number, Message(command, None, ticket))
+        ticket.parsed_s = time.perf_counter()
+        services.registry.put(loan_number, Message(command, None, ticket, ticket))
         return True
 
     def finish(self, ticket: _Ticket, outcome: Answer | Exception) -> None:
@@ -133,12 +136,13 @@ class ExpressLane:
             ticket.started_s,
             ticket.request_id,
             ticket.loan_id,
+            ticket,
             id_is_ours=ticket.id_is_ours,
         )
 
 
-class _Ticket:
-    """A request on its way through the lane; an actors' `ReplyTo`."""
+class _Ticket(Trace):
+    """A request on its way through the lane; an actors' `ReplyTo`, and its own trace."""
 
     __slots__ = (
         "_lane",
@@ -148,15 +152,14 @@ class _Ticket:
         "loan_id",
         "loan_number",
         "request_id",
-        "started_s",
     )
 
     def __init__(self, lane: ExpressLane, request_id: str, id_is_ours: bool, answer_to: AnswerTo) -> None:
+        super().__init__(time.perf_counter())
         self._lane = lane
         self.request_id = request_id
         self.id_is_ours = id_is_ours
         self.answer_to = answer_to
-        self.started_s = time.perf_counter()
         self.answered = False
         self.loan_number = 0
         self.loan_id: str | None = None  # for the log line, once known

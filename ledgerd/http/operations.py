@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,9 +19,11 @@ from ledgerd.http.problems import Problem
 from ledgerd.http.route import Call, Reply
 from ledgerd.http.services import Services
 from ledgerd.ids import format_id, parse_id
-from ledgerd.observe import METRICS_CONTENT_TYPE
+from ledgerd.metrics import METRICS_CONTENT_TYPE
+from ledgerd.storage.ports import StoreError
 
 DAYS_MAX = 3660
+HEAR_S = 0.5  # how long a scrape waits for the store
 LAST_DAY = 3_600_000  # in the year 9857: room for every due date that a loan could have
 
 
@@ -112,12 +117,47 @@ async def readyz(services: Services, _call: Call) -> Reply:
 
 async def metrics(services: Services, _call: Call) -> Reply:
     """GET /metrics"""
-    gauges, committer = services.metrics, services.registry.committer
-    gauges.resident_loans.set(services.registry.resident)
-    gauges.in_flight.set(services.registry.in_flight)
+    await _hear_how_far_tables_are(services)
+    _set_gauges(services)
+    return Reply(200, services.metrics.render(), content_type=METRICS_CONTENT_TYPE)
+
+
+async def _hear_how_far_tables_are(services: Services) -> None:
+    """While nobody pays, no reply to an append says it. A store that stalls holds up no scrape."""
+    with suppress(TimeoutError, StoreError):
+        async with asyncio.timeout(HEAR_S):
+            services.registry.committer.hear_projected(await services.store.project_through(0))
+
+
+def _set_gauges(services: Services) -> None:
+    gauges, registry, storage = services.metrics, services.registry, services.config.storage
+    committer = registry.committer
+    gauges.in_flight.set(registry.in_flight)
+    gauges.mailbox_deepest.set(registry.deepest)
+    gauges.resident_loans.set(registry.resident)
+    gauges.writer_queue_entries.set(committer.queued)
+    gauges.writer_in_flight_entries.set(committer.on_their_way)
     gauges.journal_head_seq.set(committer.head_seq)
     gauges.projected_seq.set(committer.projected_seq)
-    return Reply(200, gauges.render(), content_type=METRICS_CONTENT_TYPE)
+    gauges.projection_lag_events.set(committer.lag_events)
+    for file, path in (("journal", storage.journal_path), ("tables", storage.tables_path)):
+        if path is not None:
+            gauges.database_bytes[file].set(_size_bytes(path))
+            gauges.wal_bytes[file].set(_size_bytes(path.with_name(f"{path.name}-wal")))
+    run = services.billing.latest
+    if run is not None:
+        _, _, status, due, billed, failed, *_ = run
+        gauges.billing_running.set(status == "running")
+        gauges.billing_run_loans["due"].set(due)
+        gauges.billing_run_loans["billed"].set(billed)
+        gauges.billing_run_loans["failed"].set(failed)
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 async def jwks(services: Services, _call: Call) -> Reply:

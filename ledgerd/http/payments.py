@@ -33,7 +33,8 @@ async def make_payment(services: Services, call: Call) -> Reply:
     assert call.caller is not None
     loan_id, command = order(services, call.caller, call.body)
     call.loan_id = call.body.loan_id
-    return outcome(loan_id, await services.registry.ask(loan_id, command))
+    call.trace.parsed_s = services.metrics.now_s()
+    return outcome(loan_id, await services.registry.ask(loan_id, command, trace=call.trace))
 
 
 def order(services: Services, caller: Caller, body: payloads.MakePayment) -> tuple[int, Repay]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from ledgerd.metrics import UNTRACED, Trace
+
 if TYPE_CHECKING:
     from aiohttp import web
 
@@ -22,13 +24,16 @@ Scope = Literal["borrower", "payments:write", "ops"]
 class Call:
     """One request on its way through a handler. `body` is the decoded Struct; the rest is raw text."""
 
-    __slots__ = ("_request", "body", "caller", "loan_id")
+    __slots__ = ("_request", "body", "caller", "loan_id", "trace")
 
-    def __init__(self, request: web.Request, caller: Caller | None, body: Any) -> None:
+    def __init__(
+        self, request: web.Request, caller: Caller | None, body: Any, trace: Trace = UNTRACED
+    ) -> None:
         self._request = request
         self.caller = caller
         self.body = body
         self.loan_id: str | None = None  # for the log line, once known
+        self.trace = trace
 
     @property
     def path(self) -> Mapping[str, str]:

@@ -13,7 +13,7 @@ from ledgerd.http.accounts import Accounts
 from ledgerd.http.addresses import TrustedProxies
 from ledgerd.http.tokens import Tokens
 from ledgerd.ids import Ids
-from ledgerd.observe import Metrics
+from ledgerd.metrics import Metrics
 from ledgerd.storage.ports import Store
 from ledgerd.storage.vault import Vault
 
@@ -22,6 +22,11 @@ class BillingRuns(Protocol):
     """The nightly work, as http sees it. A run is a row of billing_runs: id, date, status, due, billed,
     failed, the ids of those that failed, start, end.
     """
+
+    @property
+    def latest(self) -> list[Any] | None:
+        """The run that goes on, or the last one since the start."""
+        ...
 
     async def start(self, through: int) -> tuple[list[Any], bool]:
         """Start a run (or join the one that goes on) and wait for a moment: its row, and whether it has

@@ -21,7 +21,8 @@ from ledgerd.clock import Clock, SandboxClock
 from ledgerd.domain.calendar import format_day
 from ledgerd.domain.commands import IssueBills
 from ledgerd.ids import Ids, format_id
-from ledgerd.observe import Metrics, log
+from ledgerd.metrics import Metrics
+from ledgerd.observe import log
 from ledgerd.scheduler.window import Window
 from ledgerd.storage.ports import Store, StoreError
 
@@ -94,7 +95,13 @@ class Billing:
         self._closed = False
         self._one_at_a_time = asyncio.Lock()
         self._advancing = asyncio.Lock()
+        self._latest: Run | None = None
         self._going: dict[int, tuple[Run, asyncio.Task[None]]] = {}  # by business date
+
+    @property
+    def latest(self) -> list[Any] | None:
+        """The run that goes on, or the last one since the start; see http.services.BillingRuns."""
+        return None if self._latest is None else self._latest.row
 
     async def start(self, through: int) -> tuple[list[Any], bool]:
         """Start a run that bills what fell due up to `through`, or join the one that does; see
@@ -185,6 +192,7 @@ class Billing:
         run.recorded.set_result(None)
         try:
             async with self._one_at_a_time:
+                self._latest = run
                 await self._bill_due(run)
         except BaseException:
             run.interrupted = True

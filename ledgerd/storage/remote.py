@@ -82,6 +82,10 @@ class RemoteStore:
             raise
         return store
 
+    def pid(self) -> int:
+        """Return the id of the store process."""
+        return self._process.pid
+
     def _call(
         self, method: str, args: Any, decoder: msgspec.msgpack.Decoder[Any] | None = None
     ) -> asyncio.Future[Any]:

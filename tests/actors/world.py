@@ -20,7 +20,7 @@ from ledgerd.clock import SandboxClock
 from ledgerd.domain.commands import Command, Disburse, Rejection, Repay
 from ledgerd.domain.events import Terms, decode_event, encode_event, kind_of
 from ledgerd.domain.loan import decide, evolve
-from ledgerd.observe import Metrics
+from ledgerd.metrics import Metrics
 from ledgerd.storage.chain import GENESIS, event_hash
 from ledgerd.storage.files import _tie
 from ledgerd.storage.journal import Journal, events_after, head_seq

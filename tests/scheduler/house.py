@@ -21,7 +21,7 @@ from ledgerd.domain.commands import Disburse, Repay
 from ledgerd.domain.events import BillIssued, Plan, Terms, decode_event
 from ledgerd.domain.money import daily_rate
 from ledgerd.ids import Ids
-from ledgerd.observe import Metrics
+from ledgerd.metrics import Metrics
 from ledgerd.scheduler.billing import Billing
 from ledgerd.storage.engine import Engine
 from ledgerd.storage.files import open_memory
