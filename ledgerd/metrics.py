@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import accumulate, pairwise, takewhile
-from math import fsum
 from operator import sub
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -41,6 +41,7 @@ PHASE_BUCKETS_S: Final = (
 )
 BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2000)
 
+PAYMENT_ROUTE: Final = "/api/make-payment/"  # the one route whose requests are shown by phase
 PHASES: Final = ("auth", "parse", "mailbox", "decide", "commit", "respond")
 FOLD_TRACES: Final = 512  # traces that are folded together: the more, the less each costs
 
@@ -73,21 +74,19 @@ UNTRACED.decided_s = 1.0
 
 
 class Tally(Collector):
-    """A counter in plain integers. Label values come from a bounded set; a label never seen has no sample."""
+    """A counter in plain integers: add to `counts`, by the label's value, or by a tuple when there are more
+    labels. Values come from a bounded set; one never counted has no sample.
+    """
 
-    def __init__(self, name: str, help_text: str, labels: tuple[str, ...]) -> None:
+    def __init__(self, name: str, help_text: str, *labels: str) -> None:
         self._name, self._help, self._labels = name, help_text, labels
-        self._counts: dict[tuple[object, ...], int] = {}
-
-    def count(self, *values: object) -> None:
-        """Count one more, under the values of the labels."""
-        self._counts[values] = self._counts.get(values, 0) + 1
+        self.counts: defaultdict[Any, int] = defaultdict(int)
 
     def collect(self) -> Iterator[Metric]:
         """Yield what was counted."""
         family = CounterMetricFamily(self._name, self._help, labels=self._labels)
-        for values, count in self._counts.items():
-            family.add_metric([str(value) for value in values], count)
+        for values, count in self.counts.items():
+            family.add_metric([*map(str, values)] if isinstance(values, tuple) else [values], count)
         yield family
 
 
@@ -111,7 +110,7 @@ class Distribution:
     def observe_all(self, values: list[float]) -> None:
         """Count many values, which get sorted: cheaper than one by one."""
         values.sort()
-        self._sum += fsum(values)
+        self._sum += sum(values)
         below = 0
         for bucket, bound in enumerate(self._bounds):
             through = bisect_right(values, bound, below)
@@ -150,14 +149,14 @@ class Distributions(Collector):
         yield family
 
 
-class Phases(Distributions):
-    """What each phase of a payment took. Traces are gathered in one flat list of stamps, and folded into the
-    distributions many at a time.
+class Phases:
+    """What payments took, as a whole and by phase. Traces are gathered in one flat list of stamps, and folded
+    into the distributions many at a time.
     """
 
-    def __init__(self, name: str, help_text: str) -> None:
-        super().__init__(name, help_text, PHASE_BUCKETS_S, "phase")
-        self._phases = [self.of(phase) for phase in PHASES]
+    def __init__(self, whole: Distribution, by_phase: Distributions) -> None:
+        self._whole = whole
+        self._phases = [by_phase.of(phase) for phase in PHASES]
         self._stamps: list[float] = []
 
     def observe(self, trace: Trace, ended_s: float) -> None:
@@ -178,26 +177,24 @@ class Phases(Distributions):
             ended_s,
         )
         if len(stamps) >= FOLD_TRACES * (len(PHASES) + 1):
-            self._fold()
+            self.fold()
         return None
 
     def _observe_cut_off(self, trace: Trace, ended_s: float) -> None:
         received_s = trace.received_s or (trace.decided_s and trace.parsed_s)
         reached = (trace.started_s, trace.authenticated_s, trace.parsed_s, received_s, trace.decided_s)
         stamps = [*takewhile(bool, reached), ended_s]
+        self._whole.observe(ended_s - trace.started_s)
         for phase, (began_s, done_s) in zip(self._phases, pairwise(stamps), strict=False):
             phase.observe(done_s - began_s)
 
-    def _fold(self) -> None:
+    def fold(self) -> None:
+        """Count what was gathered."""
         stamps, self._stamps = self._stamps, []
         columns = [stamps[place :: len(PHASES) + 1] for place in range(len(PHASES) + 1)]
+        self._whole.observe_all(list(map(sub, columns[-1], columns[0])))
         for phase, (began_s, done_s) in zip(self._phases, pairwise(columns), strict=True):
             phase.observe_all(list(map(sub, done_s, began_s)))
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield what was counted, to the last payment."""
-        self._fold()
-        return super().collect()
 
 
 class Metrics:
@@ -217,7 +214,7 @@ class Metrics:
 
     def _define_requests(self) -> None:
         self._requests = self._register(
-            Tally("ledgerd_requests", "HTTP requests answered.", ("route", "status"))
+            Tally("ledgerd_requests", "HTTP requests answered.", "route", "status")
         )
         self._request_seconds = self._register(
             Distributions(
@@ -227,21 +224,24 @@ class Metrics:
                 "route",
             )
         )
-        self._phases = self._register(
-            Phases(
+        by_phase = self._register(
+            Distributions(
                 "ledgerd_payment_phase_seconds",
                 "Time of a single payment's request by phase; all phases together are its request_seconds."
                 " auth: request id and token. parse: the body and its checks. mailbox: until its turn, also"
                 " while the loan is read. decide: the rules. commit: until all it was decided on is on disk."
                 " respond: until the answer is written. One refused on its way ends in the phase it was in.",
+                PHASE_BUCKETS_S,
+                "phase",
             )
         )
+        self._phases = Phases(self._request_seconds.of(PAYMENT_ROUTE), by_phase)
         self.payments = self._register(
             Tally(
                 "ledgerd_payments",
                 "Payments that reached the loans, by outcome: applied, replayed, the code of a refusal,"
                 " overloaded, unknown.",
-                ("outcome",),
+                "outcome",
             )
         )
 
@@ -257,11 +257,11 @@ class Metrics:
                 "ledgerd_passivations",
                 "Loans let go from memory. idle: nobody asked for them. room: another needed the place."
                 " done: of a billing run, not there, or unreadable.",
-                ("reason",),
+                "reason",
             )
         )
         self.overloaded = self._register(
-            Tally("ledgerd_overloaded", "Messages refused because a limit was reached.", ("limit",))
+            Tally("ledgerd_overloaded", "Messages refused because a limit was reached.", "limit")
         )
         self.fallbacks_total = self._counter(
             "ledgerd_fallbacks",
@@ -326,11 +326,12 @@ class Metrics:
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """Count an answered request; `route` is the pattern of the path, never the path itself."""
-        self._requests.count(route, status)
+        self._requests.counts[route, status] += 1
         self._request_seconds.of(route).observe(seconds)
 
-    def observe_phases(self, trace: Trace, ended_s: float) -> None:
-        """Take what the phases of a payment's request took, which was answered at `ended_s`."""
+    def observe_payment(self, status: int, trace: Trace, ended_s: float) -> None:
+        """Count the request of a single payment, which was answered at `ended_s`, with all its phases."""
+        self._requests.counts[PAYMENT_ROUTE, status] += 1
         self._phases.observe(trace, ended_s)
 
     def observe_commit(self, started_s: float, entries: int) -> float:
@@ -343,4 +344,5 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
+        self._phases.fold()
         return generate_latest(self.registry)

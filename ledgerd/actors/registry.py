@@ -148,9 +148,9 @@ class Registry:
         return actor
 
     def _overloaded(self, message: Message, limit: str, reason: str) -> Overloaded:
-        self.metrics.overloaded.count(limit)
+        self.metrics.overloaded.counts[limit] += 1
         if type(message.command) is Repay:
-            self.metrics.payments.count("overloaded")
+            self.metrics.payments.counts["overloaded"] += 1
         return Overloaded(reason)
 
     # The way out ---------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class Registry:
         message.trace.durable_s = self.committer.acknowledged_s
         if type(message.command) is Repay:
             outcome = answer.code if isinstance(answer, Rejection) else _OUTCOMES[type(answer)]
-            self.metrics.payments.count(outcome)
+            self.metrics.payments.counts[outcome] += 1
         if not message.reply_to.done():
             message.reply_to.set_result(answer)
         if self.in_flight == 0:
@@ -171,7 +171,7 @@ class Registry:
         """Deliver that the outcome is unknown."""
         self.in_flight -= 1
         if type(message.command) is Repay:
-            self.metrics.payments.count("unknown")
+            self.metrics.payments.counts["unknown"] += 1
         reply_to = message.reply_to
         if not reply_to.done():
             reply_to.set_exception(error)
@@ -194,7 +194,7 @@ class Registry:
     def _forget(self, actor: LoanActor) -> None:
         if self._actors.get(actor.loan_id) is actor:
             del self._actors[actor.loan_id]
-            self.metrics.passivations.count("done")
+            self.metrics.passivations.counts["done"] += 1
 
     def _break(self, error: BaseException) -> None:
         """The journal broke: what became of all that waits is unknown, and the process is about to end."""
@@ -250,7 +250,7 @@ class Registry:
         for scanned, actor in enumerate(self._actors.values()):
             if actor.idle:
                 del self._actors[actor.loan_id]
-                self.metrics.passivations.count("room")
+                self.metrics.passivations.counts["room"] += 1
                 return True
             if scanned >= EVICTION_SCAN_MAX:
                 break
@@ -268,7 +268,7 @@ class Registry:
                 again_in_s = self.limits.resident_idle_s / 4
                 break
             del self._actors[actor.loan_id]
-            self.metrics.passivations.count("idle")
+            self.metrics.passivations.counts["idle"] += 1
         self._sweep = self._loop.call_later(again_in_s, self._forget_idle)
 
     # Stopping ------------------------------------------------------------------------------------

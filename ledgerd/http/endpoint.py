@@ -25,7 +25,7 @@ from ledgerd.http.protocol import ClientGone, read_body
 from ledgerd.http.route import Call, Reply, Route
 from ledgerd.http.services import Services
 from ledgerd.http.tokens import BadToken, Caller
-from ledgerd.metrics import Metrics, Trace
+from ledgerd.metrics import PAYMENT_ROUTE, Metrics, Trace
 from ledgerd.observe import AccessLog, log
 from ledgerd.storage.ports import StoreError
 
@@ -88,9 +88,10 @@ class Desk:
         """Count an answer, and write its line; see `record`. `trace` is that of a single payment."""
         ended_s = time.perf_counter()
         seconds = ended_s - started_s
-        self.metrics.observe_request(route, status, seconds)
-        if trace is not None:
-            self.metrics.observe_phases(trace, ended_s)
+        if trace is None:
+            self.metrics.observe_request(route, status, seconds)
+        else:
+            self.metrics.observe_payment(status, trace, ended_s)
         self.access.write(method, route, status, seconds, request_id, loan_id, id_is_ours=id_is_ours)
 
 
@@ -101,7 +102,7 @@ class Endpoint:
         self._services = services
         self._route = route
         self._desk = desk
-        self._is_payment = route.name == "makePayment"
+        self._is_payment = route.path == PAYMENT_ROUTE
         self._decoder = None if route.body is None else msgspec.json.Decoder(route.body)
         self._names = () if route.body is None else quoted_names(route.body)
         limits, server = services.config.limits, services.config.server
