@@ -11,9 +11,12 @@ import pytest
 from ledgerd.actors.messages import Accepted, Overloaded, Replayed, View
 from ledgerd.actors.registry import FORGOTTEN_A_TURN
 from ledgerd.domain.commands import IssueBills, Rejection
+from ledgerd.metrics import Trace
 from ledgerd.storage.ports import StoreError
 from tests.actors.laws import Laws
-from tests.actors.world import START, WIDE, VirtualLoop, World, turns, virtual
+from tests.actors.world import METRICS, START, WIDE, VirtualLoop, World, turns, virtual
+
+OVERLOADED = {"outcome": "overloaded"}
 
 
 def opened(loans: int, **limits: float) -> World:
@@ -208,6 +211,120 @@ async def test_a_billed_loan_that_somebody_else_asks_for_stays(when: str):
     await world.quiet()
     assert billed.answer.count == 1
     assert resident(world) == [1]
+
+
+# What is counted ---------------------------------------------------------------------------------
+
+
+def counted(name: str, **labels: str) -> float:
+    return METRICS.registry.get_sample_value(name, labels) or 0.0
+
+
+@virtual
+async def test_comings_and_goings_are_counted():
+    def now() -> list[float]:
+        gone = [counted("ledgerd_passivations_total", reason=why) for why in ("idle", "room", "done")]
+        return [counted("ledgerd_activations_total"), *gone]
+
+    before = now()
+    world = opened(3, resident_loans=2, resident_idle_s=100.0)
+    await warm(world, 1, 2, 3)
+    world.ask(99)  # does not exist, and takes another's place
+    await world.quiet()
+    world.ask(50, world.disburse(100, None), new=True)  # is not read
+    await world.quiet()
+    await asyncio.sleep(1_000)
+    assert resident(world) == []
+    assert [after - then for after, then in zip(now(), before, strict=True)] == [4, 2, 2, 1]
+    world.registry.close()
+
+
+@virtual
+async def test_the_deepest_mailbox_is_found_wherever_it_is():
+    world = opened(4)
+    await warm(world, 1, 2, 3)
+    assert world.registry.deepest == 0
+    for number in range(3):
+        world.ask(2, world.repay(f"t{number}", 100))
+    world.ask(1, world.repay("one", 100))
+    world.ask(4, world.repay("cold", 100))
+    assert (world.registry.in_flight, world.registry.deepest) == (5, 3)
+    for number in range(4):
+        world.ask(4, world.repay(f"u{number}", 100))
+    assert world.registry.deepest == 5
+    await world.quiet()
+    assert world.registry.deepest == 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "limits"),
+    [
+        ("mailbox", {"mailbox": 1}),
+        ("in_flight", {"in_flight": 1}),
+        ("resident_loans", {"resident_loans": 1}),
+        ("tail_events", {"tail_events": 0}),
+    ],
+)
+@virtual
+async def test_who_is_refused_at_a_limit_is_counted_under_its_name(limit: str, limits: dict[str, int]):
+    world = opened(2, **limits)
+    if limit != "tail_events":
+        world.ask(1)
+    before = [
+        counted("ledgerd_overloaded_total", limit=limit),
+        counted("ledgerd_payments_total", **OVERLOADED),
+    ]
+    with pytest.raises(Overloaded):
+        world.ask(2 if limit == "resident_loans" else 1, world.repay("t", 100))
+    after = [
+        counted("ledgerd_overloaded_total", limit=limit),
+        counted("ledgerd_payments_total", **OVERLOADED),
+    ]
+    assert after == [each + 1 for each in before]
+
+
+# What is timed -----------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_trace_is_stamped_as_its_payment_goes():
+    world = opened(1)
+    cold, warm, started_s = Trace(1.0), Trace(1.0), METRICS.now_s()
+    world.ask(1, world.repay("t", 100), trace=cold)
+    await world.quiet()
+    world.ask(1, world.repay("u", 100), trace=warm)
+    assert (warm.received_s, warm.durable_s) == (0.0, 0.0)  # decided at once, and not on disk
+    await world.quiet()
+    assert started_s < cold.received_s < cold.decided_s < cold.durable_s < warm.decided_s < warm.durable_s
+    assert warm.received_s == 0.0
+
+
+@virtual
+async def test_all_of_a_batch_share_the_stamp_of_its_acknowledgement():
+    world = opened(3)
+    await warm(world, 1, 2, 3)
+    traces = [Trace(1.0) for _ in range(3)]
+    for loan_id, trace in enumerate(traces, 1):
+        world.ask(loan_id, world.repay(f"t{loan_id}", 100), trace=trace)
+    await world.quiet()
+    assert {trace.durable_s for trace in traces} == {world.registry.committer.acknowledged_s}
+
+
+@virtual
+async def test_deciding_again_belongs_to_the_commit():
+    world = opened(1)
+    world.ask(1, world.repay("t", 100))
+    await world.quiet()
+    again, behind = Trace(1.0), Trace(1.0)
+    asked = [
+        world.ask(1, world.repay("t", 100), trace=again),
+        world.ask(1, world.repay("u", 100), trace=behind),
+    ]
+    decided = again.decided_s, behind.decided_s
+    await world.quiet()
+    assert [type(each.answer) for each in asked] == [Replayed, Accepted]
+    assert (again.decided_s, behind.decided_s) == decided
+    assert decided[0] < again.durable_s < behind.durable_s
 
 
 # Who asks ----------------------------------------------------------------------------------------

@@ -387,7 +387,7 @@ class World:
     # Asking
 
     def ask(
-        self, loan_id: int, command: Command | None = None, borrower_id: int | None = None, **how: bool
+        self, loan_id: int, command: Command | None = None, borrower_id: int | None = None, **how: Any
     ) -> Asked:
         """Ask, and write down that it was asked; raises what `Registry.ask` raises."""
         asked = Asked(loan_id, command, borrower_id, self.registry, self.disk.head_seq, self.clock.today())
