@@ -144,7 +144,7 @@ def _set_gauges(services: Services) -> None:
         if path is not None:
             gauges.database_bytes[file].set(_size_bytes(path))
             gauges.wal_bytes[file].set(_size_bytes(path.with_name(f"{path.name}-wal")))
-    run = services.billing.latest
+    run = services.billing.latest()
     if run is not None:
         _, _, status, due, billed, failed, *_ = run
         gauges.billing_running.set(status == "running")

@@ -23,9 +23,8 @@ class BillingRuns(Protocol):
     failed, the ids of those that failed, start, end.
     """
 
-    @property
     def latest(self) -> list[Any] | None:
-        """The run that goes on, or the last one since the start."""
+        """Return the run that goes on, or the last one since the start."""
         ...
 
     async def start(self, through: int) -> tuple[list[Any], bool]:

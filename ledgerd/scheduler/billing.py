@@ -98,9 +98,8 @@ class Billing:
         self._latest: Run | None = None
         self._going: dict[int, tuple[Run, asyncio.Task[None]]] = {}  # by business date
 
-    @property
     def latest(self) -> list[Any] | None:
-        """The run that goes on, or the last one since the start; see http.services.BillingRuns."""
+        """Return the run that goes on, or the last one since the start; see http.services.BillingRuns."""
         return None if self._latest is None else self._latest.row
 
     async def start(self, through: int) -> tuple[list[Any], bool]:

@@ -182,16 +182,16 @@ async def test_the_run_that_goes_on_is_the_latest_and_then_the_one_that_ended():
     async with house() as home:
         await home.lend(3)
         home.clock.set(START + 30)
-        assert home.billing.latest is None
+        assert home.billing.latest() is None
         running = asyncio.ensure_future(home.billing.run(START + 30))
         seen = []
         while not running.done():
             await asyncio.sleep(0)
-            if home.billing.latest is not None:
-                seen.append(home.billing.latest)
+            if home.billing.latest() is not None:
+                seen.append(home.billing.latest())
         assert (seen[0][2], seen[0][4]) == ("running", 0)
-        assert home.billing.latest == await running
-        assert (home.billing.latest[2], counts(home.billing.latest)) == ("completed", (3, 3, 0))
+        assert home.billing.latest() == await running
+        assert (home.billing.latest()[2], counts(home.billing.latest())) == ("completed", (3, 3, 0))
 
 
 async def test_a_loan_whose_actor_broke_is_billed_by_the_same_run():
