@@ -47,7 +47,7 @@ def prepare(cluster: Cluster, loans: int, earlier_payments: int) -> None:
     cluster.psql(
         f"""{schema}
         INSERT INTO payments
-        SELECT 1, 'earlier-' || substr(md5(n::text), 1, 16), 1 + n % {loans}, 100, 0, 100, current_date, now()
+        SELECT 1, substr(md5(n::text), 1, 16), 1 + n % {loans}, 100, 0, 100, current_date, now()
         FROM generate_series(1, {earlier_payments}) AS n;
         CREATE UNIQUE INDEX payments_once ON payments (client_id, transaction_id);
         INSERT INTO loans
