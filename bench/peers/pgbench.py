@@ -41,7 +41,7 @@ class PgbenchRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def prepare(cluster: Cluster, loans: int, earlier_payments: int) -> None:
-    """Make a new book: loans of 1,000,000,000.00 at 0.038 % a day, lent today, and payments of 1.00 before."""
+    """Make a new book: loans of 1,000,000,000.00 lent today at 0.038 % a day, and payments of 1.00."""
     cluster.new_database(DATABASE)
     schema = Path(__file__).with_suffix(".sql").read_text()
     cluster.psql(

@@ -89,9 +89,9 @@ class Cluster:
         self.folder.mkdir(mode=0o700)
         try:
             owner = self._give_away()
-            setup = ["--pgdata", self._data, "--username", USER, "--auth=trust", "--no-sync", "--no-instructions"]
+            options = [f"--pgdata={self._data}", f"--username={USER}", "--auth=trust", "--no-sync"]
             subprocess.run(
-                [self.bin / "initdb", *setup, "--encoding=UTF8", "--locale=C.UTF-8"],
+                [self.bin / "initdb", *options, "--encoding=UTF8", "--locale=C.UTF-8"],
                 cwd=self.folder, stdout=subprocess.DEVNULL, check=True, timeout=START_TIMEOUT_S, **owner,
             )  # fmt: skip
             settings = {**SETTINGS, "port": str(self.port), "unix_socket_directories": self.host}
@@ -159,7 +159,7 @@ class Cluster:
     def _wait(self) -> None:
         assert self._server is not None
         deadline_s = time.monotonic() + START_TIMEOUT_S
-        ready = [self.bin / "pg_isready", "--quiet", "--dbname", self.dsn]
+        ready = [str(self.bin / "pg_isready"), "--quiet", f"--dbname={self.dsn}"]
         while subprocess.run(ready, check=False).returncode != 0:
             if self._server.poll() is not None or time.monotonic() > deadline_s:
                 raise RuntimeError(f"PostgreSQL did not start:\n{last_lines(self._log)}")

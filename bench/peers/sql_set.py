@@ -29,8 +29,9 @@ SELECT n, 1 + n % {tenure_max}, 1 + n % 90, 300, 30, 15,
     100000 + n * 7919 % 99900000, n * 104729 % 100000, date '{today}' - 30, issued, date '{today}',
     CASE WHEN owes THEN n % 3000 ELSE 0 END, CASE WHEN owes THEN n % 100000 ELSE 0 END
 FROM (
-    SELECT n, (n % (1 + n % {tenure_max}))::integer AS issued, n % 3 = 0 AND n % (1 + n % {tenure_max}) > 0 AS owes
-    FROM generate_series(1, {loans}::bigint) AS n
+    SELECT n, issued, n % 3 = 0 AND issued > 0 AS owes
+    FROM generate_series(1, {loans}::bigint) AS n,
+        LATERAL (SELECT (n % (1 + n % {tenure_max}))::integer) AS bills (issued)
 ) AS made;
 CREATE INDEX loans_next_billing ON loans (next_billing);
 VACUUM ANALYZE;
@@ -40,8 +41,8 @@ CHECKPOINT;
 BILL: Final = """
 BEGIN;
 INSERT INTO bills
-SELECT id, bills_issued + 1, next_billing, next_billing + due_days, accrued(loans) / 100000, principal_due(loans),
-    billed_interest_paise + billed_principal_paise
+SELECT id, bills_issued + 1, next_billing, next_billing + due_days, accrued(loans) / 100000,
+    principal_due(loans), billed_interest_paise + billed_principal_paise
 FROM loans WHERE next_billing <= date '{today}';
 UPDATE loans SET
     accrued_units = accrued(loans) % 100000,
@@ -55,9 +56,9 @@ COMMIT;
 """
 
 STATE: Final = """
-SELECT tenure, daily_rate_thousandths, min_due_hundredths, cycle_days, due_days, principal_paise, accrued_units,
-    accrued_through - date '0001-01-01' + 1, bills_issued, next_billing - date '0001-01-01' + 1,
-    billed_interest_paise, billed_principal_paise
+SELECT tenure, daily_rate_thousandths, min_due_hundredths, cycle_days, due_days,
+    principal_paise, accrued_units, accrued_through - date '0001-01-01' + 1, bills_issued,
+    next_billing - date '0001-01-01' + 1, billed_interest_paise, billed_principal_paise
 FROM loans WHERE id % {step} = 0 ORDER BY id
 """
 BILLS: Final = """

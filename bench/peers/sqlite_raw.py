@@ -53,8 +53,8 @@ UPDATE: Final = (
 def payments_per_s(
     folder: Path, loans: int = 10_000, batch: int = 1_000, earlier: int = 3_000_000, seconds: float = 5.0
 ) -> float:
-    """Measure in a process of its own, on a book of `earlier` payments in `folder`, which is made at the first
-    call and used again.
+    """Measure in a process of its own, on a book of `earlier` payments in `folder`, which is
+    made at the first call and used again.
     """
     numbers = [str(number) for number in (loans, batch, earlier, seconds)]
     ran = subprocess.run(

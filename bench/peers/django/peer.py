@@ -1,4 +1,4 @@
-"""Makes, starts and ends the Django peer. Django itself runs in processes of its own and is not imported here."""
+"""Makes, starts and ends the Django peer. Django runs in processes of its own and is not imported here."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from bench.peers.postgres import Cluster
 from bench.peers.process import ROOT, end, wait_for_port
 
 DATABASE: Final = "django"
+SETTINGS: Final = "bench.peers.django.settings"
 SEED_TIMEOUT_S: Final = 900
 
 
@@ -48,15 +49,13 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     tokens: list[str]
 
 
-def make_book(
-    cluster: Cluster, loans: int = 10_000, tokens: int = 1_000, earlier_payments: int = 0
-) -> Book:
+def make_book(cluster: Cluster, loans: int = 10_000, tokens: int = 1_000, earlier_payments: int = 0) -> Book:
     """Make the peer's database anew: loans lent today, payments before, and a client's tokens for a day."""
     cluster.new_database(DATABASE)
     key = secrets.token_hex(32)
     numbers = [str(number) for number in (loans, tokens, earlier_payments)]
     ran = subprocess.run(
-        [sys.executable, "-m", "bench.peers.django.seed", *numbers],
+        [sys.executable, "-m", "django", "seed", *numbers],
         cwd=ROOT, env=environ(cluster, key), stdout=subprocess.PIPE, check=True, timeout=SEED_TIMEOUT_S,
     )  # fmt: skip
     made = msgspec.json.decode(ran.stdout, type=dict[str, list[str]])
@@ -114,7 +113,7 @@ class DjangoPeer:
             self._server = None
 
     def count_payments(self) -> int:
-        """Count the payments made since this peer started. Raises RuntimeError when the loans don't hold them."""
+        """Count the payments since this peer started. RuntimeError when loans don't hold them."""
         return self._cluster.count_payments(DATABASE) - self._payments_before
 
 
@@ -147,4 +146,10 @@ def gunicorn(setting: Setting, port: int) -> list[str]:
 
 def environ(cluster: Cluster, key: str) -> dict[str, str]:
     """What settings.py reads."""
-    return {**os.environ, **cluster.environ, "PGDATABASE": DATABASE, "DJANGO_PEER_KEY": key}
+    return {
+        **os.environ,
+        **cluster.environ,
+        "PGDATABASE": DATABASE,
+        "DJANGO_PEER_KEY": key,
+        "DJANGO_SETTINGS_MODULE": SETTINGS,
+    }

@@ -26,7 +26,7 @@ class PaymentSerializer(serializers.Serializer):
 class MayPay(BasePermission):
     """The token's scope allows payments."""
 
-    def has_permission(self, request: Request, view: APIView) -> bool:
+    def has_permission(self, request: Request, _view: APIView) -> bool:
         return request.auth is not None and request.auth.get("scope") == "payments:write"
 
 
