@@ -45,8 +45,11 @@ def rows_per_s(csv_path: Path) -> DuckRun:
     """Sum the file in a process of its own. Its columns are those of `ledgerd.sample`."""
     ran = subprocess.run(
         [sys.executable, "-m", "bench.peers.duckdb_sum", str(csv_path)],
-        cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=TIMEOUT_S,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=TIMEOUT_S,
+    )
     return msgspec.json.decode(ran.stdout, type=DuckRun)
 
 

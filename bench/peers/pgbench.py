@@ -77,9 +77,13 @@ def payments_per_s(cluster: Cluster, loans: int, clients: int, seconds: int) -> 
         options += [f"--client={clients}", f"--time={seconds}", f"--define=loans={loans}", "--log"]
         ran = subprocess.run(
             [cluster.bin / "pgbench", *options, DATABASE],
-            cwd=folder, env={**os.environ, **cluster.environ}, capture_output=True, text=True,
-            check=False, timeout=seconds + SLACK_S,
-        )  # fmt: skip
+            cwd=folder,
+            env={**os.environ, **cluster.environ},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds + SLACK_S,
+        )
         if ran.returncode != 0:
             raise RuntimeError(f"pgbench: {ran.stderr.strip()[:500]}")
         # A line a transaction: client, number, microseconds, ..

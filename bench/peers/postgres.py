@@ -53,9 +53,9 @@ class MissingPackage(Exception):
     """Debian's package of PostgreSQL is not installed; the message says how to install it."""
 
 
-def find_bin() -> Path:
+def find_bin(installed: Path = Path("/usr/lib/postgresql")) -> Path:
     """Return the folder of the newest installed PostgreSQL's programs. Raises MissingPackage."""
-    found = list(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    found = list(installed.glob("*/bin/initdb"))
     if not found:
         raise MissingPackage("PostgreSQL is needed: apt-get install postgresql")
     return max(found, key=lambda path: int(path.parts[-3])).parent
@@ -92,8 +92,12 @@ class Cluster:
             options = [f"--pgdata={self._data}", f"--username={USER}", "--auth=trust", "--no-sync"]
             subprocess.run(
                 [self.bin / "initdb", *options, "--encoding=UTF8", "--locale=C.UTF-8"],
-                cwd=self.folder, stdout=subprocess.DEVNULL, check=True, timeout=START_TIMEOUT_S, **owner,
-            )  # fmt: skip
+                cwd=self.folder,
+                stdout=subprocess.DEVNULL,
+                check=True,
+                timeout=START_TIMEOUT_S,
+                **owner,
+            )
             settings = {**SETTINGS, "port": str(self.port), "unix_socket_directories": self.host}
             lines = [f"{name} = '{value}'\n" for name, value in settings.items()]
             with (self._data / "postgresql.conf").open("a") as file:
@@ -119,8 +123,12 @@ class Cluster:
         options = ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]
         ran = subprocess.run(
             [self.bin / "psql", *options, "--dbname", self.dsn_of(database)],
-            input=sql, capture_output=True, text=True, check=False, timeout=STATEMENT_TIMEOUT_S,
-        )  # fmt: skip
+            input=sql,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=STATEMENT_TIMEOUT_S,
+        )
         if ran.returncode != 0:
             raise RuntimeError(f"psql: {ran.stderr.strip()}")
         return ran.stdout.strip()

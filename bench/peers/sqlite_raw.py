@@ -59,8 +59,11 @@ def payments_per_s(
     numbers = [str(number) for number in (loans, batch, earlier, seconds)]
     ran = subprocess.run(
         [sys.executable, "-m", "bench.peers.sqlite_raw", str(folder), *numbers],
-        cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=seconds + SLACK_S,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=seconds + SLACK_S,
+    )
     return float(json.loads(ran.stdout))
 
 

@@ -56,8 +56,12 @@ def make_book(cluster: Cluster, loans: int = 10_000, tokens: int = 1_000, earlie
     numbers = [str(number) for number in (loans, tokens, earlier_payments)]
     ran = subprocess.run(
         [sys.executable, "-m", "django", "seed", *numbers],
-        cwd=ROOT, env=environ(cluster, key), stdout=subprocess.PIPE, check=True, timeout=SEED_TIMEOUT_S,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environ(cluster, key),
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=SEED_TIMEOUT_S,
+    )
     made = msgspec.json.decode(ran.stdout, type=dict[str, list[str]])
     cluster.psql("VACUUM ANALYZE;\nCHECKPOINT;", DATABASE)
     if cluster.count_payments(DATABASE) != earlier_payments:
@@ -66,7 +70,10 @@ def make_book(cluster: Cluster, loans: int = 10_000, tokens: int = 1_000, earlie
 
 
 class DjangoPeer:
-    """The running peer: `with DjangoPeer(cluster, port=..) as peer`. Without a book it makes one."""
+    """The running peer: `with DjangoPeer(cluster, port=..) as peer`. Without a book it makes one.
+
+    Its workers connect to the database at their first request: warm it up before a measure.
+    """
 
     def __init__(
         self,
@@ -98,8 +105,12 @@ class DjangoPeer:
         with self._log.open("wb") as log:
             self._server = subprocess.Popen(
                 gunicorn(self.setting, self.port),
-                cwd=ROOT, env=environ(self._cluster, book.key), stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                cwd=ROOT,
+                env=environ(self._cluster, book.key),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         try:
             wait_for_port(self._server, self.port, self._log)
         except BaseException:
@@ -113,7 +124,7 @@ class DjangoPeer:
             self._server = None
 
     def count_payments(self) -> int:
-        """Count the payments since this peer started. RuntimeError when loans don't hold them."""
+        """Count the payments since this peer started; RuntimeError when loans don't hold them."""
         return self._cluster.count_payments(DATABASE) - self._payments_before
 
 
