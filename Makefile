@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.bench-installed
 WORKERS ?= 2
 LOANS ?= 1000000
 # The first Python here that is new enough and can make a virtual environment with pip in it.
@@ -13,7 +14,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-v
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test check format lock bench-quick bench-billing bench-scoring clean
+.PHONY: help venv run demo test check format lock bench-packages bench-quick bench-billing bench-scoring clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +44,10 @@ format: $(STAMP) ## Format the code, and mend what the linter can
 lock: $(STAMP) ## Pin requirements/*.in with hashes (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) requirements/run.in --output-file requirements/run.txt
 	$(COMPILE) requirements/dev.in --output-file requirements/dev.txt
+	$(COMPILE) requirements/bench.in --output-file requirements/bench.txt
+
+bench-packages: $(BENCH_STAMP) ## Install what the benchmarks need besides: Python's packages and Debian's
+	$(BIN)/python -m bench.requisites
 
 bench-quick: $(STAMP) ## Measure the main loads in under three minutes
 	$(BIN)/python -m bench.quick
@@ -67,4 +72,10 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@echo "Installing what requirements/dev.txt names into $(VENV) (a minute or so, once)"
 	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# For the benchmarks' peers and plots alone; constrained by dev.txt, so that both live in one environment.
+$(BENCH_STAMP): requirements/bench.txt $(STAMP)
+	@echo "Installing what requirements/bench.txt names into $(VENV) (half a minute or so, once)"
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/bench.txt
 	@touch $@

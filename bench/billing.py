@@ -35,6 +35,7 @@ from ledgerd.control import run_command
 from ledgerd.domain.calendar import format_day
 from ledgerd.domain.commands import Disburse
 from ledgerd.domain.events import Terms
+from ledgerd.http.clients import ClientCredentials
 from ledgerd.ids import format_id
 from ledgerd.observe import configure_logging
 
@@ -93,6 +94,7 @@ async def prepare(config: Config, loans: int) -> tuple[str, list[str]]:
     service = await open_service(config)
     try:
         made = await service.services.accounts.create_client("bench", ["payments:write"])
+        assert isinstance(made, ClientCredentials)
         token = service.services.tokens.issue(made.client_id, "client", ("payments:write",), 1, "bench")
         borrower_id = service.services.ids.new()
         person = ("Bench", "bench@example.com", "bench@example.com", 0, "", 0, bytes(16), b"", "0000")
@@ -100,6 +102,7 @@ async def prepare(config: Config, loans: int) -> tuple[str, list[str]]:
         clock = service.services.clock
         assert isinstance(clock, SandboxClock)
         first_day = clock.today()
+        lent: list[str] = []
         for later, count in enumerate((loans // 2, loans - loans // 2, PAYERS)):
             clock.set(first_day + later)
             lent = await lend(service, borrower_id, count)

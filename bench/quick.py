@@ -27,6 +27,7 @@ from ledgerd.config import Config
 from ledgerd.config_file import load_config
 from ledgerd.domain.commands import Disburse
 from ledgerd.domain.events import Terms
+from ledgerd.http.clients import ClientCredentials
 from ledgerd.ids import format_id
 from ledgerd.observe import configure_logging
 
@@ -95,6 +96,7 @@ async def prepare(config: Config, folder: Path) -> None:
     service = await open_service(config)
     try:
         made = await service.services.accounts.create_client("bench", ["payments:write"])
+        assert isinstance(made, ClientCredentials)
         tokens = [
             service.services.tokens.issue(
                 made.client_id, "client", ("payments:write",), number + 1, f"bench-{number}"

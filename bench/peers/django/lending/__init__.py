@@ -1,0 +1,1 @@
+"""The Django app: users, loans, bills, payments, and the payment's service."""
