@@ -235,7 +235,7 @@ class Registry:
         for _ in range(MESSAGES_A_TURN):
             if not actor.mailbox or actor.broken or not actor.loaded:
                 break
-            message = actor.mailbox.popleft()
+            message = actor.mailbox.pop(0)
             message.trace.received()
             actor.receive(message)
         if actor.mailbox and actor.loaded and not actor.broken:

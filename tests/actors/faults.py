@@ -123,7 +123,7 @@ FALLING_BACK = (
         "                pass",
     ),
     Fault("goes on while it is broken", loan_actor, "while again and not self.broken:", "while again:"),
-    Fault("drops what waits behind a bug", loan_actor, "self.mailbox.extendleft(again)", "pass"),
+    Fault("drops what waits behind a bug", loan_actor, "self.mailbox[:0] = reversed(again)", "pass"),
     Fault("stale entries are appended", journal, "if entry.base_version != resume_at:", "if False:"),
     Fault("never takes up again", journal, "del self._resume_at[entry.loan_id]", "pass"),
     Fault(
