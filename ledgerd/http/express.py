@@ -15,14 +15,14 @@ from http import HTTPStatus
 from typing import Final
 
 import msgspec
-from aiohttp import HttpVersion11
+from aiohttp import HttpVersion11, hdrs
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from ledgerd.actors.messages import Answer, Message
 from ledgerd.http.bodies import check_media_type, decode_json, quoted_names
-from ledgerd.http.edge import ALWAYS_LINES, AnswerTo
+from ledgerd.http.edge import ALWAYS_LINES, REQUEST_ID, AnswerTo
 from ledgerd.http.endpoint import Desk, accept, bearer, check_draining, problem_of
 from ledgerd.http.payloads import MakePayment
 from ledgerd.http.payments import order
@@ -64,11 +64,11 @@ class ExpressLane:
             or message.upgrade
             or not payload.is_eof()
             or payload.total_bytes > self._body_bytes
-            or "Expect" in headers
-            or "Content-Encoding" in headers
+            or hdrs.EXPECT in headers
+            or hdrs.CONTENT_ENCODING in headers
         ):
             return False
-        sent_id = headers.get("X-Request-ID")
+        sent_id = headers.get(REQUEST_ID)
         ticket = _Ticket(self, self._desk.choose_id(sent_id), sent_id is None, answer_to)
         try:
             return self._put(ticket, headers, payload)
@@ -79,12 +79,12 @@ class ExpressLane:
     def _put(self, ticket: _Ticket, headers: Mapping[str, str], payload: StreamReader) -> bool:
         services = self._services
         check_draining(services, self._route)
-        known = services.accounts.recognise(bearer(headers.get("Authorization")))
+        known = services.accounts.recognise(bearer(headers.get(hdrs.AUTHORIZATION)))
         if known is None:
             return False
         caller = accept(known, self._route)
         ticket.authenticated_s = time.perf_counter()
-        check_media_type(headers.get("Content-Type"), form=False)
+        check_media_type(headers.get(hdrs.CONTENT_TYPE), form=False)
         body = decode_json(self._decoder, whole_body(payload), self._names)
         loan_number, command = order(services, caller, body)
         ticket.loan_number, ticket.loan_id = loan_number, body.loan_id
