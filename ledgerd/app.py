@@ -94,7 +94,7 @@ class Service:
 
     async def drain(self) -> None:
         """Refuse new work, cut billing off, and wait until every message is answered."""
-        self.services.draining = True
+        self.services.drain()
         await self.billing.close()
         if not self.broken.is_set():
             await self.registry.drain()

@@ -254,6 +254,8 @@ class Limits(Section, frozen=True):
     body_bytes: Count = 16_384
     batch_items: Count = 10_000
     batch_bytes: Count = 4_194_304
+    line_bytes: Count = 16_384
+    batches: Count = 32
 
 
 class Log(Section, frozen=True):

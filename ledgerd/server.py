@@ -92,7 +92,7 @@ async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int]
             for task in (stopping, broken):
                 task.cancel()
             log.info("stopping")
-            service.services.draining = True
+            service.services.drain()
             await listener.stop_accepting()
             with suppress(TimeoutError):
                 async with asyncio.timeout(server.shutdown_timeout_s):

@@ -7,8 +7,8 @@ message never reaches an actor that is being forgotten.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -112,13 +112,7 @@ class Registry:
         nothing was done. Whoever asked may go away: the message is processed all the same.
         """
         limits = self.limits
-        if self.committer.broken:
-            raise StoreError("the journal has ended")
-        if self.in_flight >= limits.in_flight:
-            raise self._overloaded(message, "in_flight", "too much in flight")
-        if self.committer.lag_events >= limits.tail_events:
-            self.committer.catch_up()
-            raise self._overloaded(message, "tail_events", "projections lag behind")
+        self._check(1)
         actor = self._actors.get(loan_id)
         if actor is None:
             if len(self._actors) >= limits.resident_loans and not self._evict():
@@ -136,6 +130,26 @@ class Registry:
             actor.receive(message)
         else:
             actor.mailbox.append(message)
+
+    def check_room(self, loan_ids: Collection[int]) -> None:
+        """Raise what `put` would unless there is room, now, for one message to each of these, repeated ones
+        as often as they stand there.
+        """
+        self._check(len(loan_ids))
+        for loan_id, count in Counter(loan_ids).items():
+            actor = self._actors.get(loan_id)
+            waiting = 0 if actor is None else len(actor.mailbox) + len(actor.pending)
+            if waiting + count > self.limits.mailbox:
+                raise Overloaded("the loan's mailbox is full")
+
+    def _check(self, count: int) -> None:
+        if self.committer.broken:
+            raise StoreError("the journal has ended")
+        if self.in_flight + count > self.limits.in_flight:
+            raise Overloaded("too much in flight")
+        if self.committer.lag_events >= self.limits.tail_events:
+            self.committer.catch_up()
+            raise Overloaded("projections lag behind")
 
     def _activate(self, loan_id: int, new: bool, transient: bool) -> LoanActor:
         actor = LoanActor(self, loan_id)

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from ledgerd.http.batches import BatchEndpoint
 from ledgerd.http.edge import EXPRESS
 from ledgerd.http.endpoint import Desk, Endpoint, problem_response, respond
 from ledgerd.http.express import ExpressLane
@@ -17,7 +18,7 @@ from ledgerd.http.openapi import document
 from ledgerd.http.overdue import UnderWay
 from ledgerd.http.pages import HTML_HEADERS, docs_page, problem_page, problems_page
 from ledgerd.http.problems import PROBLEMS, Problem
-from ledgerd.http.protocol import expect_continue
+from ledgerd.http.request_body import expect_continue
 from ledgerd.http.routes import ROUTES
 from ledgerd.http.services import Services
 from ledgerd.observe import AccessLog
@@ -47,7 +48,7 @@ def build_application(
     )  # bodies are read by protocol.read_body, which has limits of its own
     app.cleanup_ctx.append(under_way.sweeping)
     for route in routes:
-        endpoint = Endpoint(services, route, desk)
+        endpoint = (BatchEndpoint if route.batch else Endpoint)(services, route, desk)
         if route.name == "makePayment":
             app[EXPRESS] = ExpressLane(services, route, desk)
         for path in {route.path, route.path.rstrip("/")}:

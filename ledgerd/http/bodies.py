@@ -20,11 +20,17 @@ from ledgerd.domain.money import parse_hundredths
 from ledgerd.http.problems import Problem
 
 T = TypeVar("T", bound=msgspec.Struct)
+V = TypeVar("V")
+
+COMMAS_PER_ITEM_MAX = 16
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 
 JSON_TYPES = frozenset(
     {"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"}
 )
+JSON_TYPE = "application/json"
 FORM_TYPE = "application/x-www-form-urlencoded"
+NDJSON_TYPE = "application/x-ndjson"
 
 _AT = re.compile(r"(?P<message>.*) - at `\$\.?(?P<path>[^`]*)`", re.DOTALL)
 _NAMED = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>.*?)`", re.DOTALL)
@@ -70,18 +76,25 @@ def is_transaction_id(text: str) -> bool:
     return _TRANSACTION_ID.fullmatch(text) is not None
 
 
-def check_media_type(content_type: str | None, *, form: bool) -> bool:
-    """Raise unless the body is JSON in UTF-8 (False) or, where that is served, a form (True)."""
+def check_media_type(content_type: str | None, other: str | None = None) -> bool:
+    """Raise unless the body is JSON in UTF-8 (False) or `other`, where that is served too (True)."""
     if content_type in JSON_TYPES:
         return False
     media_type, _, parameters = (content_type or "").lower().partition(";")
     charset = parameters.replace(" ", "").replace('"', "")
     if charset in {"", "charset=utf-8", "charset=utf8"}:
-        if media_type.strip() == "application/json":
+        if media_type.strip() == JSON_TYPE:
             return False
-        if form and media_type.strip() == FORM_TYPE:
+        if other is not None and media_type.strip() == other:
             return True
-    raise Problem("unsupported-media-type", "Send application/json in UTF-8.")
+    kinds = JSON_TYPE if other is None else f"{JSON_TYPE} or {other}"
+    raise Problem("unsupported-media-type", f"Send {kinds} in UTF-8.")
+
+
+def check_encoding(encoding: str | None) -> None:
+    """Raise when the body is compressed, or otherwise encoded."""
+    if encoding is not None and encoding.lower() != "identity":
+        raise Problem("unsupported-media-type", "Send the body without a Content-Encoding.")
 
 
 def quoted_names(kind: type[msgspec.Struct]) -> tuple[bytes, ...]:
@@ -91,15 +104,7 @@ def quoted_names(kind: type[msgspec.Struct]) -> tuple[bytes, ...]:
 
 def decode_json(decoder: msgspec.json.Decoder[T], body: bytes, names: tuple[bytes, ...]) -> T:
     """Decode a JSON object. `names` are its `quoted_names`, for the search of repeated ones."""
-    if not body.isascii():
-        _check_utf8(body)
-    try:
-        value = decoder.decode(body)
-    except msgspec.ValidationError as error:
-        _check_syntax(body)  # a wrong field may stand before what is no JSON at all
-        raise invalid_fields(error) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-        raise _not_json() from None
+    value = _decoded(decoder, body)
     if b"\\" in body:
         _check_repeated(body)
         return value
@@ -108,6 +113,28 @@ def decode_json(decoder: msgspec.json.Decoder[T], body: bytes, names: tuple[byte
             _check_repeated(body)
             break
     return value
+
+
+def split_array(body: bytes, items_max: int) -> list[msgspec.Raw]:
+    """Return the items of a JSON array as they came: each is JSON, whatever else."""
+    # What is to be counted costs memory; no array of payments has as many commas as this.
+    if body.count(b",") <= COMMAS_PER_ITEM_MAX * items_max:
+        items = _decoded(_ARRAY, body)
+        if len(items) <= items_max:
+            return items
+    raise Problem("body-too-large", f"An array may hold {items_max} payments.")
+
+
+def _decoded(decoder: msgspec.json.Decoder[V], body: bytes) -> V:
+    if not body.isascii():
+        _check_utf8(body)
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        _check_syntax(body)  # a wrong field may stand before what is no JSON at all
+        raise invalid_fields(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        raise _not_json() from None
 
 
 def decode_form(kind: type[T], body: bytes) -> T:

@@ -10,18 +10,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from ledgerd.actors.messages import ActorFailed, Overloaded
-from ledgerd.http.bodies import check_media_type, check_query, decode_form, decode_json, quoted_names
+from ledgerd.http.bodies import (
+    FORM_TYPE,
+    check_encoding,
+    check_media_type,
+    check_query,
+    decode_form,
+    decode_json,
+    quoted_names,
+)
 from ledgerd.http.edge import ALWAYS
 from ledgerd.http.overdue import Late, UnderWay
 from ledgerd.http.passwords import Busy
 from ledgerd.http.problems import CONTENT_TYPE, Problem, problem_bytes
-from ledgerd.http.protocol import ClientGone, read_body
+from ledgerd.http.protocol import ClientGone
+from ledgerd.http.request_body import read_body
 from ledgerd.http.route import Call, Reply, Route
 from ledgerd.http.services import Services
 from ledgerd.http.tokens import BadToken, Caller
@@ -45,6 +54,9 @@ def respond(
     return web.Response(status=status, body=body, headers=own)
 
 
+Answered = TypeVar("Answered", bound=web.StreamResponse)
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What every answer passes: its request's id, the metrics, and one line of the access log; and what is
@@ -60,12 +72,12 @@ class Desk:
         self,
         request: web.Request,
         route: str,
-        response: web.Response,
+        response: Answered,
         started_s: float,
         request_id: str,
         loan_id: str | None = None,
         trace: Trace | None = None,
-    ) -> web.Response:
+    ) -> Answered:
         """Note an answer and return it. `route` is the pattern of the path, never the path itself."""
         ours = "X-Request-ID" not in request.headers
         self.note(
@@ -119,13 +131,8 @@ class Endpoint:
             check_draining(services, route)
             caller = None if not route.scopes else await self._authenticate(headers.get("Authorization"))
             trace.authenticated_s = time.perf_counter()
-            body = None if route.body is None else await self._read(request)
-            if request.query_string:
-                check_query(request.query)
-            call = Call(request, caller, body, trace)
-            work = route.handler(services, call)
-            reply = await (work if route.may_take_long else self._desk.under_way.outcome_of(work))
-            response = self._response(reply, request_id)
+            call = Call(request, caller, None, trace)
+            response = await self._respond(request, call, request_id)
         except ClientGone:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
@@ -141,6 +148,16 @@ class Endpoint:
             trace if self._is_payment else None,
         )
 
+    async def _respond(self, request: web.Request, call: Call, request_id: str) -> web.StreamResponse:
+        route = self._route
+        assert route.handler is not None
+        call.body = None if route.body is None else await self._read(request)
+        if request.query_string:
+            check_query(request.query)
+        work = route.handler(self._services, call)
+        reply = await (work if route.may_take_long else self._desk.under_way.outcome_of(work))
+        return self._response(reply, request_id)
+
     async def _authenticate(self, authorization: str | None) -> Caller:
         accounts, token = self._services.accounts, bearer(authorization)
         caller = accounts.recognise(token)
@@ -152,11 +169,10 @@ class Endpoint:
         route, headers = self._route, request.headers
         assert route.body is not None
         assert self._decoder is not None
-        if headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise Problem("unsupported-media-type", "Send the body without a Content-Encoding.")
+        check_encoding(headers.get("Content-Encoding"))
         if not request.body_exists and not route.body_required:
             return route.body()
-        form = check_media_type(headers.get("Content-Type"), form=route.form)
+        form = check_media_type(headers.get("Content-Type"), FORM_TYPE if route.form else None)
         body = await read_body(request, self._body_bytes, self._body_timeout_s)
         if not body and not route.body_required:
             return route.body()
@@ -173,7 +189,12 @@ class Endpoint:
 def check_draining(services: Services, route: Route) -> None:
     """Raise Problem `draining` once the service stops."""
     if services.draining and route.name not in _ALWAYS_OPEN:
-        raise Problem("draining", "The service is stopping.", {}, _RETRY)
+        raise draining()
+
+
+def draining() -> Problem:
+    """The problem of what comes while the service stops."""
+    return Problem("draining", "The service is stopping.", {}, _RETRY)
 
 
 def bearer(authorization: str | None) -> str:

@@ -23,12 +23,11 @@ from aiohttp.streams import StreamReader
 from ledgerd.actors.messages import Answer, Message
 from ledgerd.http.bodies import check_media_type, decode_json, quoted_names
 from ledgerd.http.edge import ALWAYS_LINES, REQUEST_ID, AnswerTo
-from ledgerd.http.endpoint import Desk, accept, bearer, check_draining, problem_of
+from ledgerd.http.endpoint import Desk, accept, bearer, check_draining
 from ledgerd.http.payloads import MakePayment
-from ledgerd.http.payments import order
-from ledgerd.http.payments import outcome as show_outcome
-from ledgerd.http.problems import CONTENT_TYPE, problem_bytes
-from ledgerd.http.protocol import whole_body
+from ledgerd.http.payments import order, reply_or_problem
+from ledgerd.http.problems import CONTENT_TYPE, Problem, problem_bytes
+from ledgerd.http.request_body import whole_body
 from ledgerd.http.route import Route
 from ledgerd.http.services import Services
 from ledgerd.metrics import Trace
@@ -84,7 +83,7 @@ class ExpressLane:
             return False
         caller = accept(known, self._route)
         ticket.authenticated_s = time.perf_counter()
-        check_media_type(headers.get(hdrs.CONTENT_TYPE), form=False)
+        check_media_type(headers.get(hdrs.CONTENT_TYPE))
         body = decode_json(self._decoder, whole_body(payload), self._names)
         loan_number, command = order(services, caller, body)
         ticket.loan_number, ticket.loan_id = loan_number, body.loan_id
@@ -108,16 +107,11 @@ class ExpressLane:
             log.error("no answer", route=self._route.path, request_id=ticket.request_id, exc_info=error)
 
     def _shown(self, ticket: _Ticket, outcome: Answer | Exception) -> Shown:
-        try:
-            if isinstance(outcome, Exception):
-                problem = problem_of(outcome, self._route, ticket.request_id)
-            else:
-                reply = show_outcome(ticket.loan_number, outcome)
-                return reply.status, reply.headers, reply.content_type, _encode(reply.body)
-        except Exception as error:  # noqa: BLE001 - a refusal, or a bug: it is answered
-            problem = problem_of(error, self._route, ticket.request_id)
-        content = problem_bytes(problem.slug, problem.detail, problem.extras)
-        return problem.status, problem.headers, CONTENT_TYPE, content
+        reply = reply_or_problem(ticket.loan_number, outcome, self._route, ticket.request_id)
+        if isinstance(reply, Problem):
+            content = problem_bytes(reply.slug, reply.detail, reply.extras)
+            return reply.status, reply.headers, CONTENT_TYPE, content
+        return reply.status, reply.headers, reply.content_type, _encode(reply.body)
 
     def _answer(
         self, ticket: _Ticket, status: int, own: Mapping[str, str] | None, kind: str, content: bytes

@@ -22,6 +22,7 @@ JsonObject = dict[str, Any]
 
 _JSON: Final = "application/json"
 _FORM: Final = "application/x-www-form-urlencoded"
+_NDJSON: Final = "application/x-ndjson"
 _REF: Final = "#/components/schemas/"
 _DESCRIPTION: Final = (
     "A loan ledger, exact to the paisa. Money is in rupees, as strings with two decimals; dates are business "
@@ -128,9 +129,10 @@ def _operation(route: Route, schema_of: dict[Any, JsonObject]) -> JsonObject:
     operation["parameters"] = [*parameters, {"$ref": f"#/components/parameters/{_REQUEST_ID.name}"}]
     if route.body is not None:
         media_types = (_JSON, _FORM) if route.form else (_JSON,)
+        content = {one: {"schema": _schema(route.body, schema_of)} for one in media_types}
         operation["requestBody"] = {
             "required": route.body_required,
-            "content": {one: {"schema": _schema(route.body, schema_of)} for one in media_types},
+            "content": _many(content) if route.batch else content,
         }
     responses = {status: _answer(route, status, schema_of) for status in route.answers}
     for status, slugs in _slugs_by_status(route).items():
@@ -165,8 +167,15 @@ def _answer(route: Route, status: int, schema_of: dict[Any, JsonObject]) -> Json
     if isinstance(kind, str):
         answer["content"] = {kind: {"schema": {"type": "object" if kind == _JSON else "string"}}}
     elif kind is not None:
-        answer["content"] = {_JSON: {"schema": _schema(kind, schema_of)}}
+        content = {_JSON: {"schema": _schema(kind, schema_of)}}
+        answer["content"] = _many(content) if route.batch else content
     return answer
+
+
+def _many(content: JsonObject) -> JsonObject:
+    """The content of a batch: an array of items, or NDJSON, whose schema is that of each line."""
+    item = content[_JSON]["schema"]
+    return {_JSON: {"schema": {"type": "array", "items": item}}, _NDJSON: {"schema": item}}
 
 
 def _slugs_by_status(route: Route) -> dict[int, list[str]]:

@@ -345,3 +345,16 @@ class ProblemShown(msgspec.Struct, omit_defaults=True):
     reasons: list[ReasonShown] | UnsetType = UNSET
     payoff: Rupees | UnsetType = UNSET
     unpaid_bills: list[UnpaidBillShown] | UnsetType = UNSET
+
+
+class PaymentResult(msgspec.Struct, omit_defaults=True):
+    """What became of one payment of a batch: a `receipt`, or the `problem` that alone it would have had.
+
+    `status` is that of the single call: 201, 200 for a replay, or the problem's. `transaction_id` is null
+    where none could be read.
+    """
+
+    status: int
+    transaction_id: str | None
+    receipt: Receipt | UnsetType = UNSET
+    problem: ProblemShown | UnsetType = UNSET

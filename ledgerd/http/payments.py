@@ -10,9 +10,10 @@ from ledgerd.domain.events import PaymentRecorded, decode_event
 from ledgerd.domain.money import rupees
 from ledgerd.http import payloads, present
 from ledgerd.http.bodies import FieldErrors, is_transaction_id
+from ledgerd.http.endpoint import problem_of
 from ledgerd.http.loans import loan_not_found
 from ledgerd.http.problems import Problem
-from ledgerd.http.route import Call, Reply
+from ledgerd.http.route import Call, Reply, Route
 from ledgerd.http.services import Services
 from ledgerd.http.tokens import Caller
 from ledgerd.ids import parse_id
@@ -71,6 +72,18 @@ def outcome(loan_id: int, answer: Answer) -> Reply:
     if isinstance(answer, Accepted):
         return Reply(201, present.receipt(loan_id, event, replayed=False))
     return Reply(200, present.receipt(loan_id, event, replayed=True), REPLAYED)
+
+
+def reply_or_problem(
+    loan_id: int, result: Answer | Exception, route: Route, request_id: str
+) -> Reply | Problem:
+    """Show what became of a payment, for who heard it without a future."""
+    try:
+        if not isinstance(result, Exception):
+            return outcome(loan_id, result)
+    except Exception as error:  # noqa: BLE001 - a refusal, or a bug: it is answered
+        result = error
+    return problem_of(result, route, request_id)
 
 
 def rejection_problem(rejection: Rejection) -> Problem:

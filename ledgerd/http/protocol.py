@@ -4,7 +4,7 @@ the express lane's way in.
 What holds: a connection that sends nothing, a request whose head or body does not come whole in time, and an
 answer that nobody reads all end by themselves; one address can't take every connection; no answer is HTML or
 shows internals. A request that comes in one piece sets no timer. listener.py serves an application over it;
-endpoints use `read_body` and `expect_continue`, which work under any other aiohttp server too.
+request_body.py reads bodies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
 from ledgerd.http.edge import ALWAYS, REQUEST_ID, Edge
-from ledgerd.http.problems import CONTENT_TYPE, PROBLEMS, Problem, problem_bytes
+from ledgerd.http.problems import CONTENT_TYPE, PROBLEMS, problem_bytes
 from ledgerd.observe import log
 
 HEADER_LINE_BYTES_MAX: Final = 8190
@@ -229,9 +229,9 @@ class Connection(RequestHandler):
 
     # A body or an answer that does not move ------------------------------------------------------
 
-    def give_up_reading(self) -> None:
-        """Close the connection behind the coming answer, without waiting for the rest of the body."""
-        self._lingering_time = 0.0
+    def give_up_reading(self, linger_s: float = 0.0) -> None:
+        """Close the connection behind the coming answer, `linger_s` after it if more of the body comes."""
+        self._lingering_time = linger_s
         self.close()
 
     def pause_writing(self) -> None:
@@ -318,76 +318,3 @@ class Connection(RequestHandler):
             body=problem_bytes(slug, kind.advice if detail is None else detail),
             headers={**ALWAYS, **kept, "Content-Type": CONTENT_TYPE, REQUEST_ID: request_id},
         )
-
-
-async def expect_continue(request: web.Request) -> None:
-    """Look at `Expect` and send nothing yet: `read_body` says 100 when it wants the body. For `add_route`."""
-    if request.headers["Expect"].lower() != "100-continue":
-        raise web.HTTPExpectationFailed
-
-
-async def send_continue(request: web.Request) -> None:
-    """Ask for the body if the client waits to be asked."""
-    if "Expect" in request.headers and request.version >= (1, 1):
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the answer has not begun
-
-
-async def read_body(request: web.Request, limit_bytes: int, timeout_s: float) -> bytes:
-    """Return the whole body, at once when it is here already.
-
-    Raises Problem `body-too-large`, `request-timeout` and `malformed` (bad chunks), or ClientGone.
-    """
-    content = request.content
-    try:
-        if content.is_eof():
-            if content.total_bytes > limit_bytes:
-                raise _too_large(limit_bytes)
-            return whole_body(content)
-        return await _read_slowly(request, limit_bytes, timeout_s)
-    except TimeoutError:
-        _give_up_reading(request)
-        raise Problem(
-            "request-timeout", f"The body took longer than {timeout_s:g} s.", headers={"Connection": "close"}
-        ) from None
-    except RequestPayloadError:
-        _give_up_reading(request)
-        raise Problem(
-            "malformed", "The body's transfer encoding can't be read.", headers={"Connection": "close"}
-        ) from None
-    except ConnectionError as error:
-        raise ClientGone("the client hung up within its request") from error
-
-
-def whole_body(content: StreamReader) -> bytes:
-    """Return a body that is here, whole: `content.is_eof()`."""
-    # read_nowait() has the parser look for more first, which costs 2 us.
-    return b"".join(content._buffer) if content.total_bytes else b""  # noqa: SLF001
-
-
-async def _read_slowly(request: web.Request, limit_bytes: int, timeout_s: float) -> bytes:
-    content = request.content
-    if (request.content_length or 0) > limit_bytes:
-        raise _too_large(limit_bytes)
-    body = bytearray()
-    async with asyncio.timeout(timeout_s):
-        await send_continue(request)
-        while not content.at_eof():
-            if request.transport is None:  # lost before the handler began: the body was not told
-                raise ConnectionResetError
-            body += await content.readany()
-            if len(body) > limit_bytes:
-                raise _too_large(limit_bytes)
-    return bytes(body)
-
-
-def _too_large(limit_bytes: int) -> Problem:
-    return Problem("body-too-large", f"The body may have {limit_bytes} bytes.")
-
-
-def _give_up_reading(request: web.Request) -> None:
-    connection = request.protocol
-    if isinstance(connection, Connection):
-        connection.give_up_reading()
-    else:
-        connection.close()

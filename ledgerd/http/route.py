@@ -86,13 +86,14 @@ class Route:
     method: Literal["GET", "POST"]
     path: str
     name: str  # the operation's id
-    handler: Handler
+    handler: Handler | None  # None: a `batch` has an endpoint of its own
     summary: str
     description: str = ""
     scopes: frozenset[Scope] = frozenset()
     body: type[msgspec.Struct] | None = None
     body_required: bool = True
     form: bool = False  # the body may also come as application/x-www-form-urlencoded
+    batch: bool = False  # body and answer are of one item of an array, or of NDJSON; see batches.py
     parameters: tuple[Parameter, ...] = ()
     answers: dict[int, type[msgspec.Struct] | str | None] = field(default_factory=dict)  # str: a content type
     headers: dict[int, tuple[str, ...]] = field(default_factory=dict)  # status -> headers worth naming

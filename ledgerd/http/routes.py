@@ -7,6 +7,7 @@ from ledgerd.http.route import Parameter, Route, Scope
 
 BORROWER: frozenset[Scope] = frozenset({"borrower"})
 PAYER: frozenset[Scope] = frozenset({"borrower", "payments:write"})
+CLIENT: frozenset[Scope] = frozenset({"payments:write"})
 OWNER_OR_OPS: frozenset[Scope] = frozenset({"borrower", "ops"})
 OPS: frozenset[Scope] = frozenset({"ops"})
 ANY_TOKEN: frozenset[Scope] = frozenset({"borrower", "payments:write", "ops"})
@@ -152,6 +153,21 @@ ROUTES: tuple[Route, ...] = (
             *_WITH_BODY,
             *_BUSY,
         ),
+        tag="Payments",
+    ),
+    Route(
+        "POST",
+        "/api/make-payments/",
+        "makePayments",
+        None,
+        "Make many payments",
+        "An array, or a stream of NDJSON of any length that is answered while it is read. Each payment has a "
+        "result, in the order sent: what the single call would have answered.",
+        scopes=CLIENT,
+        body=payloads.MakePayment,
+        batch=True,
+        answers={200: payloads.PaymentResult},
+        problems=(*_WITH_BODY, *_BUSY),
         tag="Payments",
     ),
     Route(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ledgerd.actors.registry import Registry
@@ -67,3 +68,10 @@ class Services:
     trusted_proxies: TrustedProxies
     ready: bool = False
     draining: bool = False
+    at_drain: set[Callable[[], object]] = field(default_factory=set)
+
+    def drain(self) -> None:
+        """Turn new work away, and tell who waits to hear it: a stream would never end by itself."""
+        self.draining = True
+        for told in tuple(self.at_drain):
+            told()

@@ -16,7 +16,7 @@ from aiohttp import web
 from ledgerd.http.edge import EXPRESS, EdgeLimits
 from ledgerd.http.listener import Listener
 from ledgerd.http.problems import Problem, problem_bytes
-from ledgerd.http.protocol import expect_continue, read_body
+from ledgerd.http.request_body import expect_continue, read_body
 
 GUARD_S = 20  # only ever runs out when a test fails
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

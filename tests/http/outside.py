@@ -64,6 +64,7 @@ GOOD_BODIES: dict[str, Any] = {
     "token": {"grant_type": "refresh_token", "refresh_token": "none"},
     "applyLoan": {"amount": "1.00", "interest_rate": "1", "tenure": 1},
     "makePayment": {"loan_id": "0" * 16, "amount": "1.00", "transaction_id": "x"},
+    "makePayments": [{"loan_id": "0" * 16, "amount": "1.00", "transaction_id": "x"}],
     "startBillingRun": {},
     "advanceClock": {"days": 1},
 }
@@ -406,7 +407,8 @@ def check_shape(route: Route, answer: Answer) -> None:
         assert answer.headers["Content-Type"].startswith(declared)
     else:
         assert answer.headers["Content-Type"] == "application/json"
-        decoded = msgspec.json.decode(answer.body, type=declared)
+        kind: Any = list[declared] if route.batch else declared
+        decoded = msgspec.json.decode(answer.body, type=kind)
         assert msgspec.json.encode(decoded) == answer.body
 
 

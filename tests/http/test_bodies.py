@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from ledgerd.http.bodies import (
+    FORM_TYPE,
     FieldErrors,
     bad_cursor,
     business_date,
@@ -127,12 +128,12 @@ def test_nesting_is_refused_at_every_depth():
 
 
 def test_media_types():
-    assert not check_media_type("application/json", form=False)
-    assert not check_media_type('APPLICATION/JSON; charset="UTF-8"', form=True)
-    assert check_media_type("application/x-www-form-urlencoded", form=True)
+    assert not check_media_type("application/json")
+    assert not check_media_type('APPLICATION/JSON; charset="UTF-8"', FORM_TYPE)
+    assert check_media_type("application/x-www-form-urlencoded", FORM_TYPE)
     for bad in (None, "", "text/json", "application/json; charset=utf-16", "application/json; q=1"):
-        assert refusal(check_media_type, bad, form=True).slug == "unsupported-media-type"
-    assert refusal(check_media_type, "application/x-www-form-urlencoded", form=False).status == 415
+        assert refusal(check_media_type, bad, FORM_TYPE).slug == "unsupported-media-type"
+    assert refusal(check_media_type, "application/x-www-form-urlencoded").status == 415
 
 
 def test_forms():
