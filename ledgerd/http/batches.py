@@ -29,7 +29,7 @@ from ledgerd.http.request_body import give_up_reading, read_body, read_piece, se
 from ledgerd.http.route import Call
 from ledgerd.storage.ports import StoreError
 
-LINGER_S: Final = 2.0  # for a client that still sends to read how its stream ended
+LINGER_S: Final = 3.0  # for a client that still sends to read how its stream ended
 
 _encode = msgspec.json.Encoder().encode
 

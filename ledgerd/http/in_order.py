@@ -65,12 +65,12 @@ class Slot:
     def set_result(self, answer: Answer) -> None:
         """Hear the Answer."""
         self.outcome = answer
-        self._payments.hear(self)
+        self._payments.look_at(self)
 
     def set_exception(self, error: Exception) -> None:
         """Hear that the outcome is unknown."""
         self.outcome = error
-        self._payments.hear(self)
+        self._payments.look_at(self)
 
 
 class InOrder:
@@ -87,7 +87,7 @@ class InOrder:
         self._stall_s = stall_s
         self._line_bytes = services.config.limits.line_bytes
         self._slots: deque[Slot] = deque()  # oldest first
-        self._ready = asyncio.Event()  # the oldest has its outcome, or nothing more comes
+        self._ready = asyncio.Event()  # there is news of the oldest, or nothing more comes
         self._roomy = asyncio.Event()
         self._feeding: asyncio.Task[None] | None = None
         self._unknown: Problem | None = None
@@ -150,12 +150,11 @@ class InOrder:
                 self._roomy.clear()
                 await self._roomy.wait()
             self._slots.append(slot)
-            if slot.command is None:
-                self.hear(slot)
-                continue
-            message = Message(slot.command, None, slot)
-            if not self._put(slot, message):
-                await self._put_later(slot, message)
+            self.look_at(slot)
+            if slot.command is not None:
+                message = Message(slot.command, None, slot)
+                if not self._put(slot, message):
+                    await self._put_later(slot, message)
 
     async def _put_later(self, slot: Slot, message: Message) -> None:
         try:
@@ -177,8 +176,8 @@ class InOrder:
             slot.set_exception(error)
         return True
 
-    def hear(self, slot: Slot) -> None:
-        """A payment has its outcome."""
+    def look_at(self, slot: Slot) -> None:
+        """There is news of a payment."""
         if slot is self._slots[0]:
             self._ready.set()
 

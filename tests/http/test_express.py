@@ -400,7 +400,7 @@ async def test_a_bug_in_showing_the_outcome_is_500_and_harms_no_actor(world, loa
         raise ZeroDivisionError("a bug")
 
     world.errors_allowed = True
-    monkeypatch.setattr("ledgerd.http.express.show_outcome", broken)
+    monkeypatch.setattr("ledgerd.http.payments.outcome", broken)
     answer = await world.pay(world.payer, loan, "1.00", "t")
     assert (answer.status, answer.slug) == (500, "internal")
     assert b"ZeroDivision" not in answer.body

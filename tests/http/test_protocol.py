@@ -9,7 +9,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from ledgerd.http.problems import Problem
-from ledgerd.http.protocol import ClientGone, read_body
+from ledgerd.http.protocol import ClientGone
+from ledgerd.http.request_body import read_body
 from tests.http.edge import (
     BODY_BYTES,
     GET,
