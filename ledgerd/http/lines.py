@@ -6,8 +6,8 @@ from __future__ import annotations
 class Lines:
     """The lines of what comes in pieces, without those that are blank.
 
-    Of a line that comes in pieces and is longer than `line_bytes_max`, one byte more than that is kept, so that
-    it can be told from one that is not.
+    Of a line that comes in pieces and is longer than `line_bytes_max`, one byte more than that is kept, so
+    that it can be told from one that is not.
     """
 
     def __init__(self, line_bytes_max: int) -> None:

@@ -1,4 +1,4 @@
-"""A caller who streams payments as NDJSON, on a raw connection: sends when it likes, and reads when it likes."""
+"""A caller who streams payments on a raw connection: it sends when it likes, and reads when it likes."""
 
 from __future__ import annotations
 

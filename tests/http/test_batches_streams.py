@@ -12,7 +12,7 @@ from ledgerd.config import Limits, Server
 from ledgerd.http.in_order import WINDOW, InOrder
 from tests.http.edge import next_turns, until_closed
 from tests.http.outside import on_disk
-from tests.http.streams import PATH, Stream, statuses, streaming
+from tests.http.streams import PATH, statuses, streaming
 from tests.http.test_express import payment
 from tests.http.test_overdue import stalled
 
@@ -52,7 +52,7 @@ async def sent_whole(world, *lines: bytes, **headers: str | None):
 async def settled(world):
     """Wait until nothing is in flight."""
     while world.service.registry.in_flight:
-        await asyncio.sleep(0)
+        await next_turns()
 
 
 # What goes in and comes out -------------------------------------------------------------------------
@@ -169,11 +169,11 @@ async def test_a_full_mailbox_and_too_much_in_flight_mean_waiting(open_world):
 
 
 async def test_who_does_not_read_is_not_read_on(world, loan, stream, calls):
-    count = 40_000
+    count = 30_000
     async with stream(read_ahead_bytes=16_384) as caller:
         caller.send(*[b"1\n"] * count)  # each result is a hundred times as long
         while not (calls and calls[0]._slots and not calls[0]._roomy.is_set() and _is_paused(world)):
-            await asyncio.sleep(0)
+            await next_turns()
         [payments] = calls
         assert len(payments._slots) <= WINDOW
         caller.send(payment(loan, "last"))
