@@ -25,7 +25,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 BAD_INPUTS = (ROOT / "docs" / "bad-inputs.md").read_text(encoding="utf-8")
-BAD_INPUT_NUMBERS = [*range(1, 31), *range(62, 87)]  # for good: a number is never given to something else
+BAD_INPUT_NUMBERS = [*range(1, 31), *range(62, 91)]  # for good: a number is never given to something else
 
 WHO = {
     "anyone": set(),

@@ -22,7 +22,10 @@ class Lines:
             self._begun = begun
             return []
         self._begun = others.pop()[: self._kept_max]
-        return [line for line in (begun, *others) if line and not line.isspace()]
+        return [line for line in (begun, *others) if line and not self._is_blank(line)]
+
+    def _is_blank(self, line: bytes) -> bool:
+        return len(line) < self._kept_max and line.isspace()  # of a longer one not all may be here
 
     def end(self) -> list[bytes]:
         """Return the last line, when it has no end of its own."""

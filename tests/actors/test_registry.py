@@ -74,6 +74,27 @@ async def test_so_much_in_flight_and_no_more():
 
 
 @virtual
+async def test_room_for_many_is_looked_at_before_any_is_put():
+    world = opened(2, mailbox=3, in_flight=5)
+    check_room = world.registry.check_room
+    check_room([1, 2, 1, 2, 1])
+    with pytest.raises(Overloaded, match="mailbox"):
+        check_room([1, 1, 1, 1])
+    with pytest.raises(Overloaded, match="in flight"):
+        check_room([1, 2, 3, 4, 5, 6])
+    world.ask(1, world.repay("t", 100))
+    check_room([1, 1, 2, 2])
+    with pytest.raises(Overloaded, match="mailbox"):
+        check_room([1, 1, 1])
+    with pytest.raises(Overloaded, match="in flight"):
+        check_room([1, 1, 2, 2, 2])
+    await world.quiet()
+    check_room([1, 1, 1])
+    check_room([])
+    assert resident(world) == [1]
+
+
+@virtual
 async def test_when_all_that_may_be_resident_are_busy_another_has_to_wait():
     world = opened(3, resident_loans=2)
     await warm(world, 1)

@@ -9,15 +9,18 @@ import pytest
 
 from ledgerd.http.bodies import (
     FORM_TYPE,
+    NDJSON_TYPE,
     FieldErrors,
     bad_cursor,
     business_date,
+    check_encoding,
     check_media_type,
     decimal_literal,
     decode_form,
     decode_json,
     is_transaction_id,
     page_limit,
+    split_array,
 )
 from ledgerd.http.payloads import MakePayment
 from ledgerd.http.people_payloads import Login, TokenRequest
@@ -134,6 +137,42 @@ def test_media_types():
     for bad in (None, "", "text/json", "application/json; charset=utf-16", "application/json; q=1"):
         assert refusal(check_media_type, bad, FORM_TYPE).slug == "unsupported-media-type"
     assert refusal(check_media_type, "application/x-www-form-urlencoded").status == 415
+
+
+def test_another_media_type_is_taken_where_it_is_served():
+    assert check_media_type("application/x-ndjson; charset=utf-8", NDJSON_TYPE)
+    assert not check_media_type("application/json", NDJSON_TYPE)
+    refused = refusal(check_media_type, FORM_TYPE, NDJSON_TYPE)
+    assert refused.detail == "Send application/json or application/x-ndjson in UTF-8."
+
+
+def test_a_content_encoding_is_refused():
+    check_encoding(None)
+    check_encoding("Identity")
+    assert refusal(check_encoding, "gzip").slug == "unsupported-media-type"
+
+
+def test_an_array_is_split_into_what_was_sent():
+    assert [bytes(item) for item in split_array(b' [ {"a":  1}, 2 ,"x" ] ', 3)] == [
+        b'{"a":  1}',
+        b"2",
+        b'"x"',
+    ]
+    assert split_array(b"[]", 1) == []
+    assert refusal(split_array, b"[1,2]", 1).slug == "body-too-large"
+    assert refusal(split_array, b"{}", 1).slug == "invalid-fields"
+    assert refusal(split_array, b"[1", 1).slug == "malformed"
+    assert refusal(split_array, b'["\xff"]', 1).slug == "malformed"
+
+
+def test_an_endless_array_is_refused_without_a_look_at_its_items():
+    body = b"[" + b"1," * 2_000_000 + b"1]"
+    tracemalloc.start()
+    try:
+        assert refusal(split_array, body, 10_000).slug == "body-too-large"
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_forms():

@@ -142,6 +142,19 @@ def test_bodies_come_as_json_and_where_served_as_forms():
     assert "requestBody" not in OPERATIONS["GET", "/api/me/"]
 
 
+def test_a_batch_comes_and_goes_as_an_array_or_as_lines():
+    operation = OPERATIONS["POST", "/api/make-payments/"]
+    for where, name in (
+        (operation["requestBody"], "MakePayment"),
+        (operation["responses"]["200"], "PaymentResult"),
+    ):
+        item = {"$ref": f"#/components/schemas/{name}"}
+        assert where["content"] == {
+            "application/json": {"schema": {"type": "array", "items": item}},
+            "application/x-ndjson": {"schema": item},
+        }
+
+
 def test_an_answer_of_more_than_one_kind_is_any_of_them():
     route = Route("GET", "/x", "x", nothing, "X", answers={200: Receipt | LoanShown})
     answer = document([route])["paths"]["/x"]["get"]["responses"]["200"]

@@ -22,6 +22,7 @@ CONTRACT = {
     "GET /api/loans/": {"borrower", "ops"},
     "GET /api/loans/{loan_id}/": {"borrower", "ops"},
     "POST /api/make-payment/": {"borrower", "payments:write"},
+    "POST /api/make-payments/": {"payments:write"},
     "GET /api/payments/{transaction_id}/": {"borrower", "payments:write"},
     "GET /api/get-statement/": {"borrower", "ops"},
     "POST /api/billing-runs/": {"ops"},

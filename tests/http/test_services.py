@@ -28,3 +28,16 @@ async def test_a_service_that_is_open_is_ready(world):
     assert services.clock.today() == world.today.toordinal()
     await world.service.drain()
     assert services.draining
+
+
+async def test_who_waits_to_hear_it_is_told_of_draining(world):
+    services, told = world.service.services, []
+
+    def hear():
+        told.append(services.draining)
+        services.at_drain.discard(hear)
+
+    services.at_drain.add(hear)
+    services.drain()
+    services.drain()
+    assert told == [True]
