@@ -34,6 +34,7 @@ WHO = {
     "owner, `ops`": {"borrower", "ops"},
     "owner, `payments:write`": {"borrower", "payments:write"},
     "borrower, `payments:write`": {"borrower", "payments:write"},
+    "`payments:write`": {"payments:write"},
     "`ops`": {"ops"},
 }
 

@@ -15,6 +15,7 @@ from random import Random
 from ledgerd.sample import write_sample
 from ledgerd.server import raise_file_limit
 from tests.crash.load import Load, Payment, api, check, client_token, new_client, new_loans, open_books
+from tests.http.streams import streaming
 from tests.process import Service, ledgerd, ledgerd_here, serving, write_config
 
 AT_REST = {"config.toml", "keys", "ledgerd.db", "ledgerd.db.lock", "ledgerd.journal.db"}
@@ -171,6 +172,23 @@ async def test_one_service_owns_a_database_and_a_stop_answers_what_has_arrived(t
             statuses = await asyncio.gather(*map(pay, range(40)))
         assert set(statuses) <= {201, 503}
         assert await service.until_ended() == 0
+
+
+async def test_a_stop_ends_a_stream_that_would_never_end(tmp_path: Path):
+    with serving(write_config(tmp_path, server={"port": 0, "shutdown_timeout_s": 3600})) as service:
+        token = await new_client(service, "payments:write")
+        [loan_id] = await new_loans(service, 1)
+        async with streaming(service.port, token) as caller:
+            for number in range(100):
+                caller.send({"loan_id": loan_id, "amount": "0.01", "transaction_id": f"t-{number}"})
+            results = await caller.results(1)
+            service.signal(signal.SIGTERM)
+            results += await caller.rest()
+            last = results.pop()
+            assert {result["status"] for result in results} == {201}
+            assert (last["status"], last["transaction_id"]) == (503, None)
+            assert caller.ended
+            assert await service.until_ended() == 0
 
 
 async def test_a_stop_cuts_a_long_advance_off_and_the_date_goes_on_after_it(tmp_path: Path):
