@@ -95,8 +95,8 @@ class BatchEndpoint(Endpoint):
         await send_continue(request)
         response = web.StreamResponse(headers={**ALWAYS, "Content-Type": NDJSON_TYPE, REQUEST_ID: request_id})
         gone = False
+        payments.feed(self._put_lines(request, payments))
         with self._told_of_draining(payments):
-            payments.feed(self._put_lines(request, payments))
             try:
                 async for results in payments.results():
                     gone = gone or not await _sent(
@@ -135,6 +135,8 @@ class BatchEndpoint(Endpoint):
             payments.stop(draining())
 
         self._services.at_drain.add(stop)
+        if self._services.draining:  # since the call began
+            stop()
         try:
             yield
         finally:
