@@ -98,10 +98,8 @@ class BatchEndpoint(Endpoint):
         payments.feed(self._put_lines(request, payments))
         with self._told_of_draining(payments):
             try:
-                async for results in payments.results():
-                    gone = gone or not await _sent(
-                        request, response, results
-                    )  # what was read is put all the same
+                async for results in payments.results():  # what was read is put, whoever is there to hear
+                    gone = gone or not await _sent(request, response, results)
             finally:
                 payments.close()
         reason = payments.stopped_by
