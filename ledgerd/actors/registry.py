@@ -104,25 +104,35 @@ class Registry:
         self.put(loan_id, Message(command, borrower_id, future, trace), new=new, transient=transient)
         return future
 
-    def put(self, loan_id: int, message: Message, *, new: bool = False, transient: bool = False) -> None:
+    def put(
+        self,
+        loan_id: int,
+        message: Message,
+        *,
+        new: bool = False,
+        transient: bool = False,
+        waits: bool = False,
+    ) -> None:
         """Put a message into the loan's mailbox; it may be answered before this returns.
 
         `new` says that the loan can't exist yet (its id was just made); a `transient` actor is forgotten as
-        soon as it is idle. Raises Overloaded when a limit is reached, and StoreError once the journal broke:
-        nothing was done. Whoever asked may go away: the message is processed all the same.
+        soon as it is idle; who `waits` for room comes again, and isn't counted as turned away. Raises
+        Overloaded when a limit is reached, and StoreError once the journal broke: nothing was done. Whoever
+        asked may go away: the message is processed all the same.
         """
         limits = self.limits
-        self._check(1)
+        payments = None if waits else int(type(message.command) is Repay)
+        self._check(1, payments)
         actor = self._actors.get(loan_id)
         if actor is None:
             if len(self._actors) >= limits.resident_loans and not self._evict():
                 reason = "as many loans are busy as may be resident"
-                raise self._overloaded(message, "resident_loans", reason)
+                raise self._overloaded("resident_loans", reason, payments)
             actor = self._activate(loan_id, new, transient)
         else:
             self._actors.move_to_end(loan_id)
             if len(actor.mailbox) + len(actor.pending) >= limits.mailbox:
-                raise self._overloaded(message, "mailbox", "the loan's mailbox is full")
+                raise self._overloaded("mailbox", "the loan's mailbox is full", payments)
             actor.transient = actor.transient and transient
         actor.used_at_s = self._loop.time()
         self.in_flight += 1
@@ -132,24 +142,24 @@ class Registry:
             actor.mailbox.append(message)
 
     def check_room(self, loan_ids: Collection[int]) -> None:
-        """Raise what `put` would unless there is room, now, for one message to each of these, repeated ones
+        """Raise what `put` would unless there is room, now, for one payment to each of these, repeated ones
         as often as they stand there.
         """
-        self._check(len(loan_ids))
+        self._check(len(loan_ids), len(loan_ids))
         for loan_id, count in Counter(loan_ids).items():
             actor = self._actors.get(loan_id)
             waiting = 0 if actor is None else len(actor.mailbox) + len(actor.pending)
             if waiting + count > self.limits.mailbox:
-                raise Overloaded("the loan's mailbox is full")
+                raise self._overloaded("mailbox", "the loan's mailbox is full", len(loan_ids))
 
-    def _check(self, count: int) -> None:
+    def _check(self, count: int, payments: int | None) -> None:
         if self.committer.broken:
             raise StoreError("the journal has ended")
         if self.in_flight + count > self.limits.in_flight:
-            raise Overloaded("too much in flight")
+            raise self._overloaded("in_flight", "too much in flight", payments)
         if self.committer.lag_events >= self.limits.tail_events:
             self.committer.catch_up()
-            raise Overloaded("projections lag behind")
+            raise self._overloaded("tail_events", "projections lag behind", payments)
 
     def _activate(self, loan_id: int, new: bool, transient: bool) -> LoanActor:
         actor = LoanActor(self, loan_id)
@@ -161,10 +171,12 @@ class Registry:
             self._load_soon(actor)
         return actor
 
-    def _overloaded(self, message: Message, limit: str, reason: str) -> Overloaded:
-        self.metrics.overloaded.counts[limit] += 1
-        if type(message.command) is Repay:
-            self.metrics.payments.counts["overloaded"] += 1
+    def _overloaded(self, limit: str, reason: str, payments: int | None) -> Overloaded:
+        """Return what to raise, and count it with so many payments; None: whoever it is waits."""
+        if payments is not None:
+            self.metrics.overloaded.counts[limit] += 1
+        if payments:
+            self.metrics.payments.counts["overloaded"] += payments
         return Overloaded(reason)
 
     # The way out ---------------------------------------------------------------------------------

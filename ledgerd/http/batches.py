@@ -61,7 +61,8 @@ class BatchEndpoint(Endpoint):
     @contextmanager
     def _place(self) -> Iterator[None]:
         if self._under_way >= self._services.config.limits.batches:
-            raise Overloaded("too many batches under way")
+            self._services.metrics.overloaded.counts["batches"] += 1
+            raise Overloaded("too many batches are under way")
         self._under_way += 1
         try:
             yield

@@ -9,7 +9,7 @@ batches.py.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import Any, Final
 
@@ -169,7 +169,7 @@ class InOrder:
 
     def _put(self, slot: Slot, message: Message) -> bool:
         try:
-            self._registry.put(slot.loan_id, message)
+            self._registry.put(slot.loan_id, message, waits=True)
         except Overloaded:
             return False
         except StoreError as error:
@@ -210,20 +210,15 @@ class InOrder:
     def _show(self) -> list[bytes]:
         slots = self._slots
         shown: list[bytes] = []
-        statuses: list[int] = []
         while slots and len(shown) < CHUNK:
             slot = slots[0]
             outcome = slot.outcome
             if outcome is None:
                 break
             slots.popleft()
-            result = self._result(slot, outcome)
-            statuses.append(result.status)
-            shown.append(_encode(result))
+            shown.append(_encode(self._result(slot, outcome)))
         if shown:
             self._roomy.set()
-            for status, count in Counter(statuses).items():
-                self._services.metrics.batch_payments_total.labels(status).inc(count)
         return shown
 
     def _result(self, slot: Slot, outcome: Answer | Exception) -> PaymentResult:

@@ -66,7 +66,8 @@ async def test_each_payment_has_its_result_in_the_order_sent(world, borrower, lo
     assert results[2]["receipt"] == results[0]["receipt"] | {"replayed": True}
     assert results[7]["problem"]["payoff"] == "4998.00"
     assert (await world.loan(borrower, loan))["principal_received"] == "2.00"
-    assert await world.metric('ledgerd_batch_payments_total{status="201"}') == 3
+    for outcome, count in (("applied", 3), ("replayed", 2), ("transaction-id-conflict", 3)):
+        assert await world.metric(f'ledgerd_payments_total{{outcome="{outcome}"}}') == count
     again = await world.post(PATH, sent, world.payer)
     assert statuses(again)[:2] == [200, 200]
     assert (await world.loan(borrower, loan))["principal_received"] == "2.00"
@@ -209,6 +210,7 @@ async def test_an_array_that_finds_no_room_is_refused_whole(open_world, limits):
         five = [payment(loan, f"t{number}") for number in range(5)]
         answer = await refused_whole(world, five, 503, "overloaded")
         assert answer.headers["Retry-After"] == "1"
+        assert await world.metric('ledgerd_payments_total{outcome="overloaded"}') == 5
         assert statuses(await world.post(PATH, five[:4], world.payer)) == [201] * 4
         assert statuses(await world.post(PATH, [*five[4:], None, None], world.payer)) == [201, 422, 422]
 

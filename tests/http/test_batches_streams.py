@@ -165,6 +165,9 @@ async def test_a_full_mailbox_and_too_much_in_flight_mean_waiting(open_world):
         lines = [json.dumps(payment(loan, f"t{number}")).encode() + b"\n" for number in range(100)]
         _, results = await sent_whole(world, *lines)
         assert statuses(results) == [201] * 100
+        counted = (await world.get("/metrics")).body.decode()
+        assert '"overloaded"' not in counted  # nobody was turned away
+        assert 'limit="mailbox"' not in counted
         assert (await world.loan(borrower, loan))["principal_received"] == "100.00"
 
 
