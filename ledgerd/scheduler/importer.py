@@ -20,6 +20,7 @@ import msgspec
 from ledgerd.scheduler.import_protocol import (
     FRAME_BYTES_MAX,
     LENGTH_BYTES,
+    NO_ROWS,
     Answer,
     Batch,
     Failed,
@@ -232,7 +233,7 @@ class _Run:
             [self.bytes_done, self._rows_before + self._rows_imported],
             [message.bytes_done, message.lines_done, message.digest],
             tail is not None,
-            b"\x90" if tail is None else tail.rows,
+            NO_ROWS if tail is None else tail.rows,
             0 if tail is None else len(tail.rejects),
             int(self._time_s() * 1000),
         )
