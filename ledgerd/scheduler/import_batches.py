@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,6 +40,7 @@ _first_byte: Final = itemgetter(0)
 Send = Callable[[msgspec.Struct], None]
 Values = list[Any]  # key, paise, day number of a row, and of the next, and so on
 Alike = tuple[Kind, Values]
+Mark = tuple[int, int, bytes]  # bytes, lines and digest, as in Batch
 
 
 class Batches:
@@ -50,11 +51,11 @@ class Batches:
         self._prefix = prefix
         self._parser = parser
         self._send = send
-        self._queued: deque[Batch] = deque()
+        self._waiting: Iterator[Batch] = iter(())
         self._begin()
 
     def _begin(self) -> None:
-        self._mark = (self._reader.offset, self._reader.line, self._prefix.digest())
+        self._mark: Mark = (self._reader.offset, self._reader.line, self._prefix.digest())
         self._rows: defaultdict[tuple[int, Kind], Values] = defaultdict(list)
         self._row_count = 0
         self._rejects: list[Reject] = []
@@ -66,7 +67,8 @@ class Batches:
 
     def add(self, block: PlainBlock | list[Row]) -> None:
         """Sort the rows of a chunk out, and send the next part of the batch before."""
-        self._flush(1)
+        for part in islice(self._waiting, 1):
+            self._send(part)
         self._chunks += 1
         columns = columns_of(block, self._parser.count)
         parsed = None if columns is None else self._parser.columns(columns)
@@ -94,29 +96,26 @@ class Batches:
     def close(self) -> None:
         """Make a batch of what there is, in a part for each chunk; the hash stands where the reader does."""
         if self._row_count or self._rejects:
-            self._flush(len(self._queued))
+            self._flush()
             rows_a_part = -(-self._row_count // self._chunks)
-            rows_a_part = min(max(rows_a_part, ROWS_A_PART_MIN), ROWS_A_PART_MAX)
-            *parts, last = map(_packed, _parts(self._rows, rows_a_part))
-            self._queued.extend(Batch(*self._mark, part, []) for part in parts)
-            self._queued.append(self._last(last))
+            parts = _parts(self._rows, min(max(rows_a_part, ROWS_A_PART_MIN), ROWS_A_PART_MAX))
+            start, rejects = self._mark, self._rejects
             self._begin()
+            self._waiting = _batch(start, self._mark, parts, rejects)
 
     def end(self) -> None:
         """Send whatever has not been sent."""
         self.close()
-        self._flush(len(self._queued))
+        self._flush()
 
     def whole(self) -> Batch:
-        """The rows as one batch."""
-        return self._last(_packed(*_parts(self._rows, ROWS_A_PART_MAX)))
-
-    def _last(self, rows: bytes) -> Batch:
+        """The few rows of a last record as one batch."""
+        (rows,) = map(_packed, _parts(self._rows, ROWS_A_PART_MAX))
         return Batch(self._reader.offset, self._reader.line, self._prefix.digest(), rows, self._rejects)
 
-    def _flush(self, count: int) -> None:
-        for _ in range(min(count, len(self._queued))):
-            self._send(self._queued.popleft())
+    def _flush(self) -> None:
+        for part in self._waiting:
+            self._send(part)
 
 
 def mask_numbers(text: str) -> str:
@@ -124,6 +123,15 @@ def mask_numbers(text: str) -> str:
     to the last four.
     """
     return _NUMBERS.sub(lambda match: _DIGIT_BEFORE_THE_LAST_FOUR.sub("X", match[0]), text)
+
+
+def _batch(start: Mark, end: Mark, parts: Iterator[list[Alike]], rejects: list[Reject]) -> Iterator[Batch]:
+    """The parts of a batch, each packed when its turn comes."""
+    part = next(parts)
+    for following in parts:
+        yield Batch(*start, _packed(part), [])
+        part = following
+    yield Batch(*end, _packed(part), rejects)
 
 
 def _parts(rows: dict[tuple[int, Kind], Values], rows_a_part: int) -> Iterator[list[Alike]]:
