@@ -2,6 +2,7 @@
 
 Rows of a batch leave by the first byte of their keys, so that each part concerns few pages of the store's
 balances; only the last part moves the watermark. The parts of one batch are sent while the next is read.
+Used by scheduler/import_process.py.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ledgerd.scheduler.import_protocol import Batch, Reject
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-CHUNKS_A_BATCH: Final = 64  # some 400,000 rows of 60 bytes each in memory
+CHUNKS_A_BATCH: Final = 64  # some 400,000 rows of 60 bytes each in memory; more rows, fewer sums
 REJECTS_A_BATCH: Final = 1_000
 ROWS_A_PART_MIN: Final = 64
 ROWS_A_PART_MAX: Final = 9_000  # the sum of as many of the largest amounts fits into 64 bits
