@@ -5,7 +5,7 @@ of the row itself, since rows hold identity numbers. Used by scheduler/import_pr
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from operator import itemgetter
 from typing import Final, Generic, Literal, TypeVar, cast
@@ -84,15 +84,15 @@ class RowParser(Generic[Identity]):
 
     def __init__(self, columns: Columns, identify: Callable[[str], Identity | None]) -> None:
         self._pick = itemgetter(columns.identity, columns.date, columns.kind, columns.amount)
-        self._count = columns.count
+        self.count = columns.count
         self._identities = _Memo(identify, IDENTITIES_KNOWN)
         self._days = _Memo(_day_number, 5_000)
         self._kinds = _Memo(_kind, 50)
 
     def row(self, fields: list[str]) -> tuple[Identity, Kind, int, int] | str:
         """Return (identity, kind, amount in paise, day number), or why the row is none."""
-        if len(fields) != self._count:
-            return f"expected {self._count} fields, found {len(fields)}"
+        if len(fields) != self.count:
+            return f"expected {self.count} fields, found {len(fields)}"
         identity_text, day_text, kind_text, amount_text = self._pick(fields)
         identity = self._identities[identity_text]
         if identity is None:
@@ -110,26 +110,21 @@ class RowParser(Generic[Identity]):
             return "the amount is not rupees with at most two decimals"
         return identity, kind, amount_paise, day
 
-    def rows(self, rows: list[list[str]]) -> list[tuple[Identity, Kind, int, int]] | None:
-        """Return what `row` gives for each of these rows; None when one of them needs a look of its own.
-
-        It reads column by column, for a third of the cost.
-        """
-        if set(map(len, rows)) != {self._count}:
-            return None
-        identity_texts, day_texts, kind_texts, amount_texts = self._pick(list(zip(*rows, strict=True)))
+    def columns(
+        self, columns: Sequence[Sequence[str]]
+    ) -> tuple[list[Identity], list[Kind], list[int], list[int]] | None:
+        """Return what `row` gives, for columns, as columns; None when a row needs a look of its own."""
+        identity_texts, day_texts, kind_texts, amount_texts = self._pick(columns)
         amounts = ",".join(amount_texts)
-        if amounts.count(",") >= len(rows) or _ALL_TWO_DECIMALS.fullmatch(amounts) is None:
+        if amounts.count(",") >= len(amount_texts) or _ALL_TWO_DECIMALS.fullmatch(amounts) is None:
             return None
         identities = list(map(self._identities.__getitem__, identity_texts))
         days = list(map(self._days.__getitem__, day_texts))
         kinds = list(map(self._kinds.__getitem__, kind_texts))
         if None in kinds or None in days or None in identities:
             return None
-        paise = map(int, amounts.replace(".", "").split(","))
-        return cast(
-            list[tuple[Identity, Kind, int, int]], list(zip(identities, kinds, paise, days, strict=True))
-        )
+        paise = list(map(int, amounts.replace(".", "").split(",")))
+        return cast(list[Identity], identities), cast(list[Kind], kinds), paise, cast(list[int], days)
 
 
 def _day_number(text: str) -> int | None:

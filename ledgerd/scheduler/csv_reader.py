@@ -3,14 +3,15 @@
 What holds: a record ends at LF or CRLF outside quotes; it is strict UTF-8 without NUL, at most 64 KiB and 100
 lines long. What cannot be read becomes a reason instead of fields, and costs its own first line alone:
 reading goes on at the next, so that an unclosed quote swallows nothing. Blocks without quotes, nearly all of
-them, are split without the csv module. Used by scheduler/import_process.py and scheduler/rejects.py.
+them, are split without the csv module, into columns where that will do. Used by
+scheduler/import_process.py, scheduler/import_batches.py and scheduler/rejects.py.
 """
 
 from __future__ import annotations
 
 import csv
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Final
 
@@ -29,6 +30,44 @@ class NotTextError(Exception):
 
 class _UnreadableError(Exception):
     """A line that no record may contain; the message is the reason."""
+
+
+class PlainBlock:
+    """Whole lines that hold no quote, and where they begin; gives rows, blank lines left out, or columns."""
+
+    def __init__(self, line: int, offset: int, block: bytes, text: str) -> None:
+        self._line = line
+        self._offset = offset
+        self._block = block
+        self._text = text
+
+    def columns(self, count: int) -> list[list[str]] | None:
+        """See `columns_of`."""
+        lines = self._text.count("\n")
+        fields = self._text.replace("\n", ",\n,").split(",")  # a newline counts as a field of each line
+        width = count + 1
+        if len(fields) != lines * width + 1 or fields[count::width] != ["\n"] * lines:
+            return None
+        del fields[-1]  # what follows the last newline
+        return [fields[position::width] for position in range(count)]
+
+    def __iter__(self) -> Iterator[Row]:
+        line, offset = self._line, self._offset
+        for raw, size in zip(self._text.split("\n")[:-1], map(len, self._block.split(b"\n")), strict=False):
+            line += 1
+            offset += size + 1
+            if raw:
+                yield line, offset, raw.split(","), raw
+
+
+def columns_of(rows: PlainBlock | list[Row], count: int) -> Sequence[Sequence[str]] | None:
+    """The fields by column; None unless each row has `count` of them, at least two."""
+    if isinstance(rows, PlainBlock):
+        return rows.columns(count)
+    fields = [row[2] for row in rows]
+    if not rows or any(isinstance(each, str) or len(each) != count for each in fields):
+        return None
+    return list(zip(*fields, strict=True))
 
 
 class CsvReader:
@@ -53,6 +92,10 @@ class CsvReader:
 
     def feed(self, chunk: bytes) -> list[Row]:
         """Take the next bytes; return the rows that are complete with them."""
+        return list(self.feed_block(chunk))
+
+    def feed_block(self, chunk: bytes) -> PlainBlock | list[Row]:
+        """As `feed`, without making rows where columns may do."""
         data = self._rest + chunk
         cut = data.rfind(b"\n") + 1
         dropped, block, self._rest = self._dropped, data[:cut], data[cut:]
@@ -61,31 +104,23 @@ class CsvReader:
         if len(self._rest) > self._bytes_max:
             self._dropped += len(self._rest) - (self._bytes_max + 1)
             self._rest = self._rest[: self._bytes_max + 1]
-        return self._take(block, dropped, is_end=False) if block else []
+        if not block:
+            return []
+        block = self._begin(block)
+        is_plain = not (self._pending or dropped or b'"' in block or b"\0" in block)
+        plain = self._plain(block) if is_plain else None
+        return self._parse(block, dropped, is_end=False) if plain is None else plain
 
     def close(self) -> list[Row]:
         """Return the rows of a last record that no newline ended."""
         block, dropped = self._rest, self._dropped
         self._rest, self._dropped = b"", 0
-        return self._take(block, dropped, is_end=True)
-
-    def _take(self, block: bytes, dropped: int, *, is_end: bool) -> list[Row]:
-        if self.offset == 0 and not self._pending:
-            block = self._begin(block)
-        lines = block.split(b"\n")
-        is_plain = not (is_end or self._pending or dropped or b'"' in block or b"\0" in block)
-        if is_plain and (len(block) <= self._bytes_max or max(map(len, lines)) < self._bytes_max):
-            rows = self._split(block, lines)
-            if rows is not None:
-                return rows
-        pieces = [piece + b"\n" for piece in lines[:-1]] + lines[-1:] * bool(lines[-1])
-        sized = [(piece, len(piece)) for piece in pieces]
-        if dropped:
-            sized[0] = (sized[0][0], sized[0][1] + dropped)
-        return self._parse(deque(chain(self._pending, sized)), is_end=is_end)
+        return self._parse(self._begin(block), dropped, is_end=True)
 
     def _begin(self, block: bytes) -> bytes:
-        """Look at the first line, and take the byte order mark off."""
+        """Look at the first line of a file, and take the byte order mark off."""
+        if self.offset > 0 or self._pending:
+            return block
         first_line = block.partition(b"\n")[0]
         if block.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in first_line:
             raise NotTextError("the file is not UTF-8 text (is it UTF-16?): save it as CSV in UTF-8")
@@ -94,8 +129,13 @@ class CsvReader:
             return block[len(BOM) :]
         return block
 
-    def _split(self, block: bytes, lines: list[bytes]) -> list[Row] | None:
-        """The rows of whole lines without quotes; None when one of them needs a closer look."""
+    def _plain(self, block: bytes) -> PlainBlock | None:
+        """Whole lines without quotes; None when one of them needs a closer look."""
+        end = 0
+        while end < len(block):
+            end = block.rfind(b"\n", end, end + self._bytes_max) + 1
+            if end == 0:  # a line is longer
+                return None
         try:
             text = block.decode()
         except UnicodeDecodeError:
@@ -104,20 +144,21 @@ class CsvReader:
             text = text.replace("\r\n", "\n")
             if "\r" in text:
                 return None
-        line, offset = self.line, self.offset
-        rows: list[Row] = []
-        for raw, size in zip(text.split("\n")[:-1], map(len, lines), strict=False):
-            line += 1
-            offset += size + 1
-            if raw:
-                rows.append((line, offset, raw.split(","), raw))
-        self.line, self.offset = line, offset
-        return rows
+        plain = PlainBlock(self.line, self.offset, block, text)
+        self.line += text.count("\n")
+        self.offset += len(block)
+        return plain
 
-    def _parse(self, lines: deque[tuple[bytes, int]], *, is_end: bool) -> list[Row]:
+    def _parse(self, block: bytes, dropped: int, *, is_end: bool) -> list[Row]:
         """The rows of lines of any kind; keeps those of a record still open in `_pending` unless the file has
         ended.
         """
+        *whole, rest = block.split(b"\n")
+        pieces = [piece + b"\n" for piece in whole] + [rest] * bool(rest)
+        sized = [(piece, len(piece)) for piece in pieces]
+        if dropped:
+            sized[0] = (sized[0][0], sized[0][1] + dropped)
+        lines = deque(chain(self._pending, sized))
         self._pending = []
         rows: list[Row] = []
         taken: list[tuple[bytes, int]] = []

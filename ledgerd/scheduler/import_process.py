@@ -10,15 +10,11 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
-import re
 import secrets
 import stat
 import sys
 import threading
-from collections.abc import Callable
 from io import FileIO
-from itertools import chain
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Literal, cast
 
@@ -26,13 +22,12 @@ import msgspec
 
 from ledgerd.domain.transactions import Columns, RowParser, resolve_columns
 from ledgerd.scheduler.csv_reader import RECORD_BYTES_MAX, CsvReader, NotTextError, Row
+from ledgerd.scheduler.import_batches import Batches, Send
 from ledgerd.scheduler.import_protocol import (
     LENGTH_BYTES,
-    Batch,
     Failed,
     Finished,
     KnownImport,
-    Reject,
     Request,
     Started,
     framed,
@@ -42,22 +37,8 @@ from ledgerd.storage.vault import Vault
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-CHUNKS_A_BATCH: Final = 16  # some 100,000 rows of 150 bytes each in memory
-REJECTS_A_BATCH: Final = 1_000
-ROWS_A_GROUP: Final = 64  # what the store writes by one statement
 NICENESS: Final = 10  # payments come first
 HEADER_BYTES_MAX: Final = RECORD_BYTES_MAX
-REJECT_CHARACTERS_MAX: Final = 1000
-
-# What is masked but for its last four digits: twelve or more digits, whatever stands between them but letters
-# and what parts a CSV's fields; twelve in three fields; nine or more in a row.
-_NUMBERS: Final = re.compile(
-    r"\d(?:(?:[^\w,\"]|_){0,16}\d){11,}|(?<!\d)\d{4}(?:[\W_]{1,8}\d{4}){2}(?!\d)|\d{9,}"
-)
-_DIGIT_BEFORE_THE_LAST_FOUR: Final = re.compile(r"\d(?=(?:[^\d]*\d){4})")
-
-Send = Callable[[msgspec.Struct], None]
-Transaction = tuple[bytes, str, int, int]
 
 
 class UnusableFileError(Exception):
@@ -105,13 +86,6 @@ def open_regular(path: str) -> FileIO:
         file.close()
         raise UnusableFileError("not a regular file")
     return file
-
-
-def mask_numbers(text: str) -> str:
-    """Mask every run of nine or more digits, and of twelve or more with anything but letters between them, up
-    to the last four.
-    """
-    return _NUMBERS.sub(lambda match: _DIGIT_BEFORE_THE_LAST_FOUR.sub("X", match[0]), text)
 
 
 def _open_without_blocking(path: str, flags: int) -> int:
@@ -226,7 +200,7 @@ def _stream_rows(
     """Read from where the reader stands to the end of the file, hashing up to each watermark."""
     file.seek(reader.offset)
     unhashed, hashed_bytes = bytearray(), reader.offset
-    batch = _OpenBatch(reader, prefix, parser)
+    batches = Batches(reader, prefix, parser, send)
 
     def hash_up_to(offset: int) -> None:
         nonlocal hashed_bytes
@@ -237,81 +211,19 @@ def _stream_rows(
 
     while chunk := file.read(chunk_bytes):
         unhashed += chunk
-        batch.add(reader.feed(chunk))
+        batches.add(reader.feed_block(chunk))
         hash_up_to(reader.offset)
         if reader.is_skipping:  # no watermark falls within these bytes, which may be gigabytes
-            batch.close(send)
+            batches.close()
             hash_up_to(hashed_bytes + len(unhashed))
-        elif batch.is_full:
-            batch.close(send)
-    batch.close(send)
+        elif batches.is_full:
+            batches.close()
+    batches.end()
     ended_at = reader.offset
-    batch.add(reader.close())
+    batches.add(reader.close())
     hash_up_to(reader.offset)
-    tail = batch.whole() if reader.offset > ended_at or not is_header_ended else None
+    tail = batches.whole() if reader.offset > ended_at or not is_header_ended else None
     send(Finished(tail, reader.offset, reader.line, prefix.digest()))
-
-
-class _OpenBatch:
-    """Rows from one watermark on. They are sent in order of their identities, in parts, so that each part
-    concerns few pages of the store's balances; only the last part moves the watermark.
-    """
-
-    def __init__(self, reader: CsvReader, prefix: _Hash, parser: RowParser[bytes]) -> None:
-        self._reader = reader
-        self._prefix = prefix
-        self._parser = parser
-        self._begin()
-
-    def _begin(self) -> None:
-        self._mark = (self._reader.offset, self._reader.line, self._prefix.digest())
-        self._transactions: list[Transaction] = []
-        self._rejects: list[Reject] = []
-        self._chunks = 0
-
-    @property
-    def is_full(self) -> bool:
-        return self._chunks >= CHUNKS_A_BATCH or len(self._rejects) >= REJECTS_A_BATCH
-
-    def add(self, rows: list[Row]) -> None:
-        """Sort the rows of a chunk out."""
-        self._chunks += 1
-        if all(type(row[2]) is list for row in rows):
-            transactions = self._parser.rows([cast(list[str], row[2]) for row in rows])
-            if transactions is not None:  # as nearly always
-                self._transactions += transactions
-                return
-        for line, _, fields, text in rows:
-            parsed = fields if isinstance(fields, str) else self._parser.row(fields)
-            if isinstance(parsed, str):
-                self._rejects.append((line, parsed, mask_numbers(text)[:REJECT_CHARACTERS_MAX]))
-            else:
-                self._transactions.append(parsed)
-
-    def close(self, send: Send) -> None:
-        """Send what there is, in a part for each chunk; the hash stands where the reader does."""
-        if self._transactions or self._rejects:
-            self._transactions.sort(key=itemgetter(0))  # half the cost of comparing whole tuples
-            rows_a_part = max(ROWS_A_GROUP, -(-len(self._transactions) // self._chunks))
-            while len(self._transactions) > rows_a_part:
-                send(Batch(*self._mark, _packed(self._transactions[:rows_a_part]), []))
-                del self._transactions[:rows_a_part]
-            send(self.whole())
-            self._begin()
-
-    def whole(self) -> Batch:
-        """The rows as one batch."""
-        reader = self._reader
-        rows = _packed(self._transactions)
-        return Batch(reader.offset, reader.line, self._prefix.digest(), rows, self._rejects)
-
-
-def _packed(transactions: list[Transaction]) -> bytes:
-    """Rows as Batch has them, in groups that the store writes by one statement each."""
-    starts = range(0, len(transactions), ROWS_A_GROUP)
-    return msgspec.msgpack.encode(
-        [list(chain.from_iterable(transactions[start : start + ROWS_A_GROUP])) for start in starts]
-    )
 
 
 def _hashing_vault(request: Request) -> Vault:

@@ -10,6 +10,8 @@ import msgspec
 LENGTH_BYTES = 4
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 
+NO_ROWS = msgspec.msgpack.encode(([], []))
+
 Reject = tuple[int, str, str]  # line, reason, the row with its numbers masked
 
 
@@ -67,8 +69,9 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, tag="batch"):
 
     A batch comes in parts, whose rows are from anywhere in it: all but the last stand where it begins.
 
-    `rows` is MessagePack, which the parent hands on unread: groups of rows in order of their keys, each a
-    flat list of identity key, kind, amount in paise, day number, again and again.
+    `rows` is MessagePack, which the parent hands on unread: [[[kind, rows of it], ..], sums]. Rows are a flat
+    list of identity key, amount in paise, day number, again and again; sums one of identity key, paise: what
+    all rows of the part add to that balance.
     """
 
     bytes_done: int

@@ -20,6 +20,7 @@ import msgspec
 from ledgerd.scheduler.import_protocol import (
     FRAME_BYTES_MAX,
     LENGTH_BYTES,
+    NO_ROWS,
     Answer,
     Batch,
     Failed,
@@ -35,7 +36,7 @@ from ledgerd.scheduler.rejects import RejectsFile
 T = TypeVar("T")
 
 CHUNK_BYTES = 256 * 1024  # of the CSV, some 6,000 rows: about what one transaction of the store adds
-PIPE_BYTES = 4 * 1024 * 1024  # what is read ahead of the store: a batch, so that neither waits for the other
+PIPE_BYTES = 4 * 1024 * 1024  # what is read ahead of the store: some parts, so that neither waits for the other
 
 _ANSWERS = msgspec.msgpack.Decoder(Answer)
 
@@ -232,7 +233,7 @@ class _Run:
             [self.bytes_done, self._rows_before + self._rows_imported],
             [message.bytes_done, message.lines_done, message.digest],
             tail is not None,
-            b"\x90" if tail is None else tail.rows,
+            NO_ROWS if tail is None else tail.rows,
             0 if tail is None else len(tail.rejects),
             int(self._time_s() * 1000),
         )

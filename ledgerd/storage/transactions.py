@@ -19,10 +19,13 @@ from typing import Any, Final
 import msgspec
 
 from ledgerd.domain.scoring import ScoreRules, score
-from ledgerd.storage.balances import add_rows, balances_of, subtract_rows
+from ledgerd.domain.transactions import Kind
+from ledgerd.storage.balances import add_sums, balances_of, groups_of, subtract_rows
 
-_ROW_VALUES: Final = 4
-_rows_decoder: Final = msgspec.msgpack.Decoder(list[list[Any]])
+_ROW_VALUES: Final = 3  # identity key, amount in paise, day number
+# No bytes: for each of them sqlite3 would look in vain for an adapter, which costs more than to bind it.
+_Flat = list[bytearray | int]
+_rows_decoder: Final = msgspec.msgpack.Decoder(tuple[list[tuple[Kind, _Flat]], _Flat])
 
 
 def known_imports(conn: sqlite3.Connection) -> dict[str, Any]:
@@ -108,9 +111,9 @@ def import_batch(
     """Add rows and move the watermark, if the import stands at `stands_at` = [bytes, rows]. Each part of a
     batch but the last leaves the watermark where it is.
 
-    `rows` is MessagePack: groups of rows, each group a flat list of identity key, kind, amount in paise, day
-    number, again and again. Returns {"rows_imported"}, or {"refused": "import-moved"} when somebody else has
-    gone on with this import.
+    `rows` is MessagePack: [[[kind, rows of it], ..], sums]. Rows are a flat list of identity key, amount in
+    paise, day number, again and again; sums are as in `add_sums`. Returns {"rows_imported"}, or {"refused":
+    "import-moved"} when somebody else has gone on with this import.
     """
     if not _stands_at(conn, import_id, stands_at):
         return {"refused": "import-moved"}
@@ -274,20 +277,21 @@ def recompute_scores(
 
 
 def _insert(conn: sqlite3.Connection, import_id: int, rows: bytes) -> int:
-    """Append rows, each group by one statement, which halves what a row costs; add them to the balances."""
-    groups = _rows_decoder.decode(rows)
+    """Append rows, and add them to the balances."""
+    alike, sums = _rows_decoder.decode(rows)
     before_id = _last_transaction_id(conn)
-    for group in groups:
-        conn.execute(_insert_statement(len(group) // _ROW_VALUES), (import_id, *group))
+    for kind, flat in alike:
+        for group in groups_of(flat, _ROW_VALUES):
+            conn.execute(_insert_statement(kind, len(group) // _ROW_VALUES), (import_id, *group))
     last_id = _last_transaction_id(conn)
-    add_rows(conn, before_id + 1, last_id)
+    add_sums(conn, sums, last_id)
     return last_id - before_id
 
 
 @cache
-def _insert_statement(rows: int) -> str:
+def _insert_statement(kind: Kind, rows: int) -> str:
     values = ", ".join(
-        f"(?{first}, ?{first + 1}, ?{first + 2}, ?{first + 3}, ?1)"
+        f"(?{first}, '{kind}', ?{first + 1}, ?{first + 2}, ?1)"
         for first in range(2, rows * _ROW_VALUES + 2, _ROW_VALUES)
     )
     return f"INSERT INTO transactions (identity_key, kind, amount_paise, date, import_id) VALUES {values}"

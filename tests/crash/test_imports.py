@@ -27,7 +27,7 @@ from tests.process import GUARD_S, Service, ledgerd_here, serving, write_config
 ROWS = 20_000
 PEOPLE = 40
 HEADER = "note,USER,Date,transaction type,AMOUNT"
-NOTE = "n" * 600  # so that the file comes in many batches
+NOTE = "n" * 2_400  # so that the file comes in many batches
 BAD: dict[str, bytes] = {
     "expected 5 fields, found 4": b"x,{id},2024-01-01,CREDIT\n",
     "the id is not a valid identity number": b"x,234123412347,2024-01-01,CREDIT,1\n",

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import tracemalloc
-from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -17,7 +16,7 @@ import pytest
 
 from ledgerd.sample import write_sample
 from ledgerd.scheduler.csv_reader import NotTextError
-from ledgerd.scheduler.import_process import UnusableFileError, import_stream, mask_numbers
+from ledgerd.scheduler.import_process import UnusableFileError, import_stream
 from ledgerd.scheduler.import_protocol import (
     LENGTH_BYTES,
     Answer,
@@ -45,8 +44,12 @@ def answers(
 
 def rows(message: Batch | None) -> list[list[object]]:
     assert message is not None
-    flat = list(chain(*msgspec.msgpack.decode(message.rows)))
-    return [flat[start : start + 4] for start in range(0, len(flat), 4)]
+    alike, _ = msgspec.msgpack.decode(message.rows)
+    return [
+        [key, kind, paise, day]
+        for kind, flat in alike
+        for key, paise, day in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+    ]
 
 
 def known(data: bytes, import_id: int = 1, *, has_ended: bool = True, tail: int | None = None) -> KnownImport:
@@ -81,7 +84,7 @@ def test_rows_leave_as_keyed_hashes(tmp_path: Path) -> None:
 
 def test_every_watermark_has_the_digest_of_what_is_before_it(tmp_path: Path) -> None:
     path = tmp_path / "bank.csv"
-    write_sample(path, 10, seed=1)
+    write_sample(path, 10, seed=1, rows_each=40)
     long_row = b"9" * 200_000
     with path.open("ab") as file:
         file.write(long_row + b'\n"' + ID.encode() + b'",2024-01-01,CREDIT,"1')
@@ -97,7 +100,7 @@ def test_every_watermark_has_the_digest_of_what_is_before_it(tmp_path: Path) -> 
     finished = sent[-1]
     assert isinstance(finished, Finished)
     assert finished.digest == hashlib.sha256(data).digest()
-    assert sum(len(rows(batch)) for batch in batches) == 100
+    assert sum(len(rows(batch)) for batch in batches) == 400
     assert batches[-1].rejects[0][1] == "the row is longer than 65536 bytes"
     assert finished.tail is not None
     assert finished.tail.rejects[0][1] == "a quoted field is never closed"
@@ -154,35 +157,6 @@ def test_rejects_have_their_line_reason_and_a_masked_row(tmp_path: Path) -> None
         (5, "the row is not valid UTF-8", "XXXXXXXX2346,2024-01-01,CREDIT,\ufffd"),
         (6, "expected 4 fields, found 1", "x" * 1000),
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "masked"),
-    [
-        ("12345678", "12345678"),
-        ("123456789", "XXXXX6789"),
-        ("a234123412346b", "aXXXXXXXX2346b"),
-        ("2341-2341-2346 2024-01-01", "XXXX-XXXX-XXXX XXXX-01-01"),
-        ("２３４１２３４１２３４６", "XXXXXXXX２３４６"),
-        ("1" * 40, "X" * 36 + "1111"),
-        ("2341.2341.2346", "XXXX.XXXX.2346"),
-        ("2341_2341_2346", "XXXX_XXXX_2346"),
-        ("2341 23412346", "XXXX XXXX2346"),
-        ("23412341-2346", "XXXXXXXX-2346"),
-        ("2341\t2341\t2346", "XXXX\tXXXX\t2346"),
-        ("2341\u00a02341\u200b2346", "XXXX\u00a0XXXX\u200b2346"),
-        ("2341 - 2341 - 2346", "XXXX - XXXX - 2346"),
-        ("234 123 412 346", "XXX XXX XX2 346"),
-        ("2 3 4 1 2 3 4 1 2 3 4 6", "X X X X X X X X 2 3 4 6"),
-        ("2341,2341,2346,2024-01-01", "XXXX,XXXX,2346,2024-01-01"),
-        ('"2341","2341","2346"', '"XXXX","XXXX","2346"'),
-        ("2341;2341;2346;2024-01-01", "XXXX;XXXX;XXXX;XXXX-01-01"),
-        ("2024-01-01,CREDIT,1234567.89", "2024-01-01,CREDIT,1234567.89"),
-        ("2024-01-01,DEBIT,10.00,20.00", "2024-01-01,DEBIT,10.00,20.00"),
-    ],
-)
-def test_masking(text: str, masked: str) -> None:
-    assert mask_numbers(text) == masked
 
 
 def test_opaque_ids_are_any_text(tmp_path: Path) -> None:
@@ -313,20 +287,3 @@ def test_a_row_of_hundreds_of_megabytes_is_one_reject_in_bounded_memory(tmp_path
     assert finished.tail is not None
     assert [reject[:2] for reject in finished.tail.rejects] == [(2, "the row is longer than 65536 bytes")]
     assert peak_kib * 1024 < 80_000_000
-
-
-def test_a_batch_comes_in_parts_in_order_of_identities(tmp_path: Path) -> None:
-    path = tmp_path / "bank.csv"
-    write_sample(path, 50, seed=1, rows_each=16)
-    size = path.stat().st_size
-    header = path.read_bytes().index(b"\n") + 1
-    sent = answers(path, chunk_bytes=size // 3 + 1)
-    parts = [message for message in sent if isinstance(message, Batch)]
-    assert [part.bytes_done for part in parts] == [header, header, size]
-    assert [(part.lines_done, part.digest) for part in parts[:2]] == [
-        (1, hashlib.sha256(path.read_bytes()[:header]).digest())
-    ] * 2
-    assert [len(rows(part)) for part in parts] == [267, 267, 266]
-    keys = [row[0] for part in parts for row in rows(part)]
-    assert keys == sorted(keys)
-    assert [len(group) for group in msgspec.msgpack.decode(parts[0].rows)] == [256, 256, 256, 256, 44]

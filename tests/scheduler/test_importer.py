@@ -267,7 +267,7 @@ async def test_the_process_is_killed_again_and_again(
     seed: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(importer, "CHUNK_BYTES", 80_000)
+    monkeypatch.setattr(importer, "CHUNK_BYTES", 16_000)
     monkeypatch.setattr(importer, "PIPE_BYTES", 64 * 1024)
     write_sample(path, 300, seed, rows_each=100)
     lines = read_lines(path)

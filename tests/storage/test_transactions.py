@@ -31,6 +31,7 @@ from ledgerd.storage.transactions import (
 RULES = (10_000_00, 15_000_00, 10, 300, 900)
 COLUMNS = {"aadhar_id": 0, "date": 1, "transaction_type": 2, "amount": 3}
 LARGEST = 999_999_999_999_999
+NO_ROWS = msgspec.msgpack.encode(([], []))
 
 
 def connect() -> sqlite3.Connection:
@@ -58,10 +59,12 @@ def register(conn: sqlite3.Connection, *user_ids: int) -> None:
 
 
 def packed(*rows: tuple[int, str, int]) -> bytes:
-    """Rows in groups of two, and a last one of one."""
-    flat = [[key(user_id), kind, amount, 738886] for user_id, kind, amount in rows]
-    groups = [list(chain(*flat[start : start + 2])) for start in range(0, len(flat), 2)]
-    return msgspec.msgpack.encode(groups)
+    """Rows one by one, and their sums."""
+    alike = [(kind, [key(user_id), amount, 738886]) for user_id, kind, amount in rows]
+    sums: dict[bytes, int] = {}
+    for user_id, kind, amount in rows:
+        sums[key(user_id)] = sums.get(key(user_id), 0) + (amount if kind == "CREDIT" else -amount)
+    return msgspec.msgpack.encode((alike, [*chain(*sums.items())]))
 
 
 def begin(
@@ -74,7 +77,7 @@ def begin(
 def add(conn: sqlite3.Connection, *rows: tuple[int, str, int]) -> None:
     import_id = begin(conn)["import_id"]
     import_batch(conn, import_id, [10, 0], 20, 2, b"d", packed(*rows), 0)
-    import_end(conn, import_id, [20, len(rows)], [20, 2, b"d"], False, b"\x90", 0, 6)
+    import_end(conn, import_id, [20, len(rows)], [20, 2, b"d"], False, NO_ROWS, 0, 6)
 
 
 def scores(conn: sqlite3.Connection) -> dict[int, int | None]:
@@ -113,8 +116,8 @@ def test_only_one_of_two_importers_goes_on(conn: sqlite3.Connection) -> None:
     assert import_batch(conn, 1, [10, 0], 20, 2, b"d", packed((1, "CREDIT", 5)), 0) == moved
     assert import_end(conn, 1, [10, 0], [20, 2, b"d"], False, packed((1, "CREDIT", 5)), 0, 9) == moved
     assert begin(conn, matched=1, mark=20) == {"import_id": 1, "rows_imported": 1}
-    import_end(conn, 1, [20, 1], [20, 2, b"d"], False, b"\x90", 0, 9)
-    assert import_batch(conn, 1, [20, 1], 30, 3, b"d", b"\x90", 0) == moved
+    import_end(conn, 1, [20, 1], [20, 2, b"d"], False, NO_ROWS, 0, 9)
+    assert import_batch(conn, 1, [20, 1], 30, 3, b"d", NO_ROWS, 0) == moved
     assert begin(conn, matched=1, mark=20) == {"import_id": 2, "rows_imported": 0}
     assert conn.execute("SELECT COUNT(*) FROM transactions").fetchone() == (1,)
 
@@ -132,7 +135,7 @@ def test_a_tail_is_taken_out_and_whoever_had_it_is_scored_again(conn: sqlite3.Co
     import_batch(conn, 2, [20, 0], 40, 3, b"f", packed((1, "CREDIT", 15_000_00)), 0)  # takes the id 2 again
     assert touched_users(conn, None, 10) == {"after": 1, "through": 2, "user_ids": [1]}
     assert conn.execute("SELECT rows_imported FROM imports ORDER BY id").fetchall() == [(1,), (1,)]
-    import_end(conn, 2, [40, 1], [40, 3, b"f"], False, b"\x90", 0, 9)
+    import_end(conn, 2, [40, 1], [40, 3, b"f"], False, NO_ROWS, 0, 9)
     assert begin(conn, matched=1, mark=20, replaces_tail=True) == {"import_id": 3, "rows_imported": 0}
     assert conn.execute("SELECT COUNT(*) FROM transactions").fetchone() == (2,)
 
@@ -196,9 +199,11 @@ def test_rows_of_people_who_register_later_count(conn: sqlite3.Connection) -> No
 def test_sums_beyond_64_bits(conn: sqlite3.Connection) -> None:
     register(conn, 1, 2)
     begin(conn)
-    import_batch(conn, 1, [10, 0], 20, 2, b"d", packed(*[(1, "CREDIT", LARGEST)] * 9_300), 0)
-    debits = packed(*[(1, "DEBIT", LARGEST)] * 9_299, (1, "DEBIT", 1))
-    import_batch(conn, 1, [20, 9_300], 30, 3, b"d", debits, 0)
+    added, taken = [(1, "CREDIT", LARGEST)] * 5_000, [(1, "DEBIT", LARGEST)] * 5_000
+    rows = 0
+    for part in (added, added, taken, [*taken[1:], (1, "DEBIT", 1)]):
+        import_batch(conn, 1, [10 + rows, rows], 10 + rows + len(part), 2, b"d", packed(*part), 0)
+        rows += len(part)
     score_users(conn, [1, 2], 0, LARGEST - 1, 1, 0, 10)
     assert scores(conn) == {1: 1, 2: 0}
     score_users(conn, [1, 2], 0, LARGEST, 1, 0, 10)
