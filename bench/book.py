@@ -26,6 +26,8 @@ from ledgerd.config import Config
 from ledgerd.domain.commands import Command, Disburse, Rejection, Repay
 from ledgerd.domain.events import Terms, encode_event, kind_of
 from ledgerd.domain.loan import Loan, decide, evolve
+from ledgerd.http.clients import Refusal
+from ledgerd.http.tokens import Caller
 from ledgerd.ids import Ids, format_id
 from ledgerd.storage.chain import GENESIS, event_hash
 from ledgerd.storage.engine import Engine
@@ -47,10 +49,14 @@ class Group(msgspec.Struct, frozen=True):
 
 
 class Book(msgspec.Struct, frozen=True):
-    """What a database was made with. `groups` are the loans' ids, in the order of the groups asked for."""
+    """What a database was made with. `groups` are the loans' ids, in the order of the groups asked for, and
+    `payments_each` how often each of a group was paid.
+    """
 
     client_id: str
+    caller: str  # the namespace of that client's transaction ids
     groups: list[list[str]]
+    payments_each: list[int]
     events: int
     payments: int
     seconds: float
@@ -95,7 +101,9 @@ async def write_book(config: Config, groups: Sequence[Group], seed: int) -> Book
     loan_ids = iter(_loan_ids(recipe))
     book = Book(
         client_id=client_id,
+        caller=recipe.caller,
         groups=[[format_id(next(loan_ids)) for _ in range(group.loans)] for group in groups],
+        payments_each=[group.payments_each for group in groups],
         events=head_seq,
         payments=sum(group.loans * group.payments_each for group in groups),
         seconds=time.perf_counter() - started_s,
@@ -125,8 +133,10 @@ async def _prepare(config: Config, groups: Sequence[Group], seed: int) -> tuple[
     service = await open_service(config, background=False)
     try:
         made = await service.services.accounts.create_client("bench", ["payments:write", "ops"])
-        assert not hasattr(made, "detail"), made
-        clock = service.services.clock
+        assert not isinstance(made, Refusal), made
+        tokens, clock = service.services.tokens, service.services.clock
+        caller = tokens.verify(tokens.issue(made.client_id, "client", made.scopes, 1, "bench"))
+        assert isinstance(caller, Caller), caller
         borrower_id = service.services.ids.new()
         await service.store.write("register_user", borrower_id, *BORROWER)
         if isinstance(clock, SandboxClock):
@@ -135,7 +145,7 @@ async def _prepare(config: Config, groups: Sequence[Group], seed: int) -> tuple[
         recipe = Recipe(
             groups=list(groups),
             borrower_id=borrower_id,
-            caller=f"client:{made.client_id}",
+            caller=caller.namespace,
             today=clock.today(),
             now_ms=clock.now_ms(),
             seed=seed,

@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 
 from bench.book import read_book
+from bench.machine import children
 from bench.results import Check
 from ledgerd.config import Config
 from ledgerd.config_file import load_config
@@ -69,6 +70,8 @@ def write_config(folder: Path, sections: Sections) -> Config:
 class Service:
     """A service that runs on the ledger in `folder`."""
 
+    host = "127.0.0.1"
+
     def __init__(self, folder: Path, sections: Sections, wrapper: Sequence[str] = ()) -> None:
         self.folder = folder
         self.book = read_book(folder)
@@ -77,8 +80,14 @@ class Service:
         server = {"port": self.port, **sections.get("server", {})}
         self.config = write_config(folder, {**sections, "server": server})
         self.started_s = time.perf_counter()
+        self.ready_after_s = 0.0
         self._wrapper = wrapper
         self._process: subprocess.Popen[bytes]
+
+    @property
+    def loans(self) -> list[str]:
+        """The loans that loads spread over."""
+        return self.book.groups[0]
 
     def start(self) -> None:
         """Begin to start; `wait_ready` tells when it is done."""
@@ -87,19 +96,29 @@ class Service:
             self.started_s = time.perf_counter()
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
 
-    def wait_ready(self) -> float:
-        """Wait until requests are taken; return the seconds since `start`."""
+    @property
+    def statement_loans(self) -> list[tuple[int, list[str]]]:
+        """Loans with so many payments each."""
+        return list(zip(self.book.payments_each[1:], self.book.groups[1:], strict=True))
+
+    def wait_ready(self) -> None:
+        """Wait until requests are taken; `ready_after_s` is then the time since `start`."""
         deadline_s = self.started_s + START_WITHIN_S
         while time.perf_counter() < deadline_s:
             try:
                 urllib.request.urlopen(f"{self.url}/readyz", timeout=5).close()
             except OSError:
-                if self._process.poll() is not None:
-                    raise NotAResult(f"the service did not start: {self.last_words()}") from None
+                self.fail_if_ended()
                 time.sleep(0.005)
             else:
-                return time.perf_counter() - self.started_s
+                self.ready_after_s = time.perf_counter() - self.started_s
+                return
         raise NotAResult("the service did not start in time")
+
+    def fail_if_ended(self) -> None:
+        """Raise NotAResult when the service has ended by itself."""
+        if self._process.poll() is not None:
+            raise NotAResult(f"the service has ended: {self.last_words()}")
 
     def last_words(self) -> str:
         """Return the end of its log."""
@@ -124,9 +143,8 @@ class Service:
 
     def kill(self) -> None:
         """SIGKILL what runs of it: the front, the store, and a wrapper."""
-        front = children(self._process.pid) if self._wrapper else []
-        pids = [self._process.pid, *front]
-        for pid in [*pids, *(child for pid in pids for child in children(pid))]:
+        tops = [self._process.pid, *(children(self._process.pid) if self._wrapper else [])]
+        for pid in [*tops, *(child for top in tops for child in children(top))]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait(STOP_WITHIN_S)
@@ -165,6 +183,11 @@ class Service:
                 return int(values.get(answered, 0))
             time.sleep(0.05)
         raise NotAResult("the service still has messages in flight")
+
+    @property
+    def front_pid(self) -> int | None:
+        """The front, whose memory can be looked at."""
+        return self.pids[0]
 
     @contextmanager
     def audit(self, scenario: str) -> Iterator[Audit]:
@@ -207,14 +230,6 @@ def serving(folder: Path, sections: Sections, wrapper: Sequence[str] = ()) -> It
         service.kill()
         raise
     service.stop()
-
-
-def children(pid: int) -> list[int]:
-    """Return the child processes of a process; none when it has ended."""
-    try:
-        return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 def is_store(pid: int) -> bool:
