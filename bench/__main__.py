@@ -171,6 +171,7 @@ class Run:
             self.say(f"{name} {why}")
             self.failed.append(f"{name} {why}")
             found = Findings(scenario=name, title=f"{name}: no result", notes=[why])
+        found.measures = [measure for measure in found.measures if measure.rounds]
         found.seconds = time.perf_counter() - started_s
         self.findings[name] = found
 
@@ -218,8 +219,6 @@ class Run:
 
 def shown(measure: Measure) -> str:
     """Show a figure on one line: its median, its range and its limits."""
-    if not measure.rounds:
-        return f"{measure.scenario:4}{measure.what:64} nothing"
     digits = 0 if measure.median >= 100 else 2
     low, high = min(measure.rounds), max(measure.rounds)
     limits = "" if measure.must is None else f"  must {measure.must:g}, aim {measure.aim or measure.must:g}"

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import shutil
-import subprocess
 import time
 from array import array
 from collections.abc import Iterator, Sequence
@@ -37,7 +35,6 @@ from ledgerd.storage.ports import Entry, NewEvent
 EVENTS_AT_ONCE = 50_000
 AMOUNT_PAISE = 10**11  # of each loan: more than any load pays back
 BORROWER = ("Bench", "bench@example.com", "bench@example.com", 0, "", 0, bytes(16), b"", "0000")
-FILES = ("ledgerd.db", "ledgerd.journal.db", "keys", "book.json")
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -115,17 +112,6 @@ async def write_book(config: Config, groups: Sequence[Group], seed: int) -> Book
 def read_book(folder: Path) -> Book:
     """Return what the database in a folder was made with."""
     return msgspec.json.decode((folder / "book.json").read_bytes(), type=Book)
-
-
-def copy_book(source: Path, target: Path) -> None:
-    """Copy a database that nobody serves, keys and all; the disk's blocks are shared where it can."""
-    target.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        subprocess.run(["cp", "--archive", "--reflink=auto", source / name, target / name], check=True)
-
-
-def remove_book(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _prepare(config: Config, groups: Sequence[Group], seed: int) -> tuple[Recipe, str]:
@@ -234,20 +220,20 @@ def _entries(recipe: Recipe) -> Iterator[Entry]:
     first = 0
     for group in recipe.groups:
         terms = Terms(AMOUNT_PAISE, 1400, 38, 120, "min_due", 0, 30, 15, 300)
-        command = Disburse(recipe.borrower_id, terms, recipe.now_ms)
+        lend = Disburse(recipe.borrower_id, terms, recipe.now_ms)
         for number in range(first, first + group.loans):
-            yield chains[number].accept(command, recipe.today - group.days_ago)
+            yield chains[number].accept(lend, recipe.today - group.days_ago)
             turns.extend([number] * group.payments_each)
         first += group.loans
     random = Random(recipe.seed)
     random.shuffle(turns)
     payment_id = (loan_ids[-1] if loan_ids else 0) + 1
     for place, number in enumerate(turns):
-        command = Repay(
+        pay = Repay(
             caller=recipe.caller,
             transaction_id=f"{random.getrandbits(32):08x}-book-{place}",
             amount_paise=100 + (random.getrandbits(16) % 50_000),
             payment_id=payment_id + place,
             recorded_at_ms=recipe.now_ms,
         )
-        yield chains[number].accept(command, recipe.today)
+        yield chains[number].accept(pay, recipe.today)

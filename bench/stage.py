@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -135,7 +135,9 @@ class Stage:
 
     def once(self, name: str, work: Callable[[], None]) -> None:
         """Do some work unless this run has done it."""
-        self.shared(name, lambda: nullcontext(work()))
+        if name not in self._shared:
+            work()
+            self._shared[name] = None
 
     def leave_out(self, findings: Findings, name: str, why: BaseException) -> None:
         """Note that a peer is missing: the others go on, and the run ends with exit code 1."""

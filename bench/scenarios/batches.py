@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -75,11 +76,14 @@ class Sent(msgspec.Struct):
     took_s: list[float]
 
 
+Send = Callable[[Subject, list[bytes], float], Coroutine[Any, Any, Sent]]
+
+
 def batch_side(
     stage: Stage,
     service: Subject,
     side: str,
-    send: Callable[..., object],
+    send: Send,
     audit: Audit,
     numbers: itertools.count[int],
 ) -> Side:

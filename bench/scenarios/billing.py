@@ -85,11 +85,12 @@ def b7_billing(stage: Stage) -> Findings:
 
 async def bill(service: Service, through: int, expected: int) -> tuple[Points, float]:
     """Run `ledgerd bill` through the service; return how far it was when, and its seconds."""
-    points: Points = [(0.0, 0.0)]
+    points: Points = []
     started_s = time.perf_counter()
 
     def progress(done: int, _total: int, _rows_per_s: int = 0, /) -> None:
-        points.append((float(done), time.perf_counter() - started_s))
+        if done:
+            points.append((float(done), time.perf_counter() - started_s))
 
     shown: dict[str, Any] = await run_command(service.config, "bill", {"date": format_day(through)}, progress)
     if shown["billed"] != expected or shown["failed"]:

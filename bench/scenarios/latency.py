@@ -108,7 +108,7 @@ def proven(stage: Stage, findings: Findings, rate_per_s: float) -> int:
         if proof.ok:
             findings.notes.append(said)
             return processes
-    raise NotAResult(f"the generator can't offer {rate_per_s:,.0f}/s here: {said}")
+    raise NotAResult(f"the generator can't offer {rate_per_s:,.0f}/s here; see above")
 
 
 # Overload ----------------------------------------------------------------------------------------
@@ -193,20 +193,16 @@ def recovered_after_s(result: OpenLoopResult, overload_s: float) -> float:
 
 
 def over_time(result: OpenLoopResult) -> list[Series]:
-    """Return what was offered and answered each second of an overload."""
-    seconds = range(int(result.scheduled_s))
-    parts = [result.part(second, second + 1) for second in seconds]
+    """Return what was offered, answered and dropped in each second of an overload and after it."""
+    lines: dict[str, list[tuple[float, float]]] = {"offered": [], "answered": [], "dropped": []}
+    for second in range(int(result.scheduled_s)):
+        part = result.part(second, second + 1)
+        counts = (part.offered, part.answered_here, part.dropped)
+        for points, count in zip(lines.values(), counts, strict=True):
+            points.append((float(second), float(count)))
     return [
-        Series(
-            plot="overload",
-            name=name,
-            points=[(float(second), float(count(part))) for second, part in zip(seconds, parts, strict=True)],
-        )
-        for name, count in (
-            ("offered", lambda part: part.offered),
-            ("answered", lambda part: part.answered_here),
-            ("dropped", lambda part: part.dropped),
-        )
+        Series(plot="payments-each-second-over-time", name=name, points=points)
+        for name, points in lines.items()
     ]
 
 

@@ -32,7 +32,7 @@ def b9_memory(stage: Stage) -> Findings:
             f"  round {number + 1}: ready after {ready_s[-1]:.2f} s, {bytes_each[-1]:,.0f} bytes a loan"
         )
         if number == 0:
-            findings.series.append(Series(plot="bytes-over-resident", name="ledgerd", points=points))
+            findings.series.append(Series(plot="bytes-over-resident-loans", name="ledgerd", points=points))
     findings.measures += [
         Measure(
             scenario="B9",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 
 from bench.results import Findings, Load, Measure, Series
 from bench.scenarios.django import django_side
 from bench.scenarios.sides import (
+    Side,
     add_peer,
     bare_side,
     ledgerd_side,
@@ -20,15 +23,10 @@ def b1_wide(stage: Stage) -> Findings:
     """Single payments over all loans at 64 and 256 connections, over bare, django and pgbench."""
     findings = Findings(scenario="B1", title="wide: single payments over many loans")
     with stage.payments_service() as service:
-        sides = {}
+        sides: dict[str, Side] = {}
         for connections in (64, 256):
-            add_peer(
-                stage,
-                findings,
-                sides,
-                f"bare, {connections}",
-                lambda connections=connections: bare_side(stage, service, "B1", connections),
-            )
+            bare = partial(bare_side, stage, service, "B1", connections)
+            add_peer(stage, findings, sides, f"bare, {connections}", bare)
             side = f"wide, {connections}"
             sides[side] = ledgerd_side(stage, service, "B1", side, connections=connections)
         add_peer(stage, findings, sides, "django", lambda: django_side(stage, findings))
@@ -63,21 +61,24 @@ def wide_measures(loads: dict[str, list[Load]]) -> list[Measure]:
 
 def over_connections(stage: Stage, service: Subject, loads: dict[str, list[Load]]) -> list[Series]:
     """Return the rate over the number of connections, ledgerd's and bare's."""
-    seconds = stage.sizes.short_s
+    sides: dict[str, Callable[[int], Side]] = {
+        "wide": lambda few: ledgerd_side(
+            stage, service, "B1", "few", connections=few, seconds=stage.sizes.short_s
+        ),
+        "bare": lambda few: bare_side(stage, service, "B1", few),
+    }
     lines = []
-    for name, with_few in (
-        ("wide", lambda few: ledgerd_side(stage, service, "B1", "few", connections=few, seconds=seconds)),
-        ("bare", lambda few: bare_side(stage, service, "B1", few)),
-    ):
-        if f"{name}, 64" not in loads:
-            continue
-        points = [(float(few), with_few(few)().rate) for few in stage.sizes.few_connections]
-        points += [
-            (float(many), median(load.rate for load in loads[f"{name}, {many}"])) for many in (64, 256)
-        ]
-        line = "ledgerd" if name == "wide" else name
-        lines.append(Series(plot="rate-over-connections", name=line, points=points))
+    for name, with_few in sides.items():
+        if f"{name}, 64" in loads:
+            points = [(float(few), with_few(few)().rate) for few in stage.sizes.few_connections]
+            points += [(float(many), median_rate(loads[f"{name}, {many}"])) for many in (64, 256)]
+            line = "ledgerd" if name == "wide" else name
+            lines.append(Series(plot="rate-over-connections", name=line, points=points))
     return lines
+
+
+def median_rate(loads: Sequence[Load]) -> float:
+    return median(load.rate for load in loads)
 
 
 def b2_hot(stage: Stage) -> Findings:
@@ -114,14 +115,14 @@ def over_skew(stage: Stage, service: Subject, loads: dict[str, list[Load]]) -> l
     def points(rates: dict[int, float]) -> list[tuple[float, float]]:
         return sorted((float(count), each) for count, each in rates.items())
 
-    ledgerd = {1: median(load.rate for load in loads["hot"])}
-    ledgerd[all_loans] = median(load.rate for load in loads["wide"])
+    ledgerd = {1: median_rate(loads["hot"])}
+    ledgerd[all_loans] = median_rate(loads["wide"])
     for count in some:
         ledgerd[count] = ledgerd_side(stage, service, "B2", "some", loans=count, seconds=seconds)().rate
-    lines = [Series(plot="rate-over-loans", name="ledgerd", points=points(ledgerd))]
+    lines = [Series(plot="rate-over-skew", name="ledgerd", points=points(ledgerd))]
     if "pgbench" in loads:
-        rows = {1: median(load.rate for load in loads["pgbench"])}
+        rows = {1: median_rate(loads["pgbench"])}
         for count in (*some, all_loans):
             rows[count] = pgbench_side(stage, "B2", "some rows", count, seconds=seconds)().rate
-        lines.append(Series(plot="rate-over-loans", name="pgbench", points=points(rows)))
+        lines.append(Series(plot="rate-over-skew", name="pgbench", points=points(rows)))
     return lines
