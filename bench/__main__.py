@@ -83,7 +83,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="B1 to B11; all when none is named")
     parser.add_argument("--quick", action="store_true", help="short loads on a small ledger, few peers")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where to write (default: bench/results)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="where to write (default: bench/results, and a folder in it for --quick and for --url)",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the ledgers, and say where they are")
     remote = parser.add_argument_group("a service that runs elsewhere")
     for name, what in (
@@ -103,6 +107,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--url, --client-id, --client-secret and --loans go together")
     if options.url and (not options.scenarios or set(options.scenarios) - set(ELSEWHERE)):
         parser.error(f"with --url name some of {', '.join(ELSEWHERE)}")
+    if options.out is None:
+        options.out = RESULTS / "quick" if options.quick else RESULTS / "remote" if options.url else RESULTS
     return options
 
 
