@@ -227,7 +227,8 @@ def shown(measure: Measure) -> str:
     """Show a figure on one line: its median, its range and its limits."""
     digits = 0 if measure.median >= 100 else 2
     low, high = min(measure.rounds), max(measure.rounds)
-    limits = "" if measure.must is None else f"  must {measure.must:g}, aim {measure.aim or measure.must:g}"
+    named = (("must", measure.must), ("aim", measure.aim))
+    limits = "".join(f"  {name} {limit:g}" for name, limit in named if limit is not None)
     return (
         f"{measure.scenario:4}{measure.what:64} {measure.median:10,.{digits}f} {measure.unit:5}"
         f" ({low:,.{digits}f}..{high:,.{digits}f}){limits}  {measure.verdict}"

@@ -177,10 +177,14 @@ class Service:
         """Return how many single payments were answered 201, those that a load hung up on included."""
         answered = 'ledgerd_requests_total{route="/api/make-payment/",status="201"}'
         deadline_s = time.perf_counter() + 60
+        before = -1.0
         while time.perf_counter() < deadline_s:
             values = self.metrics()
-            if values["ledgerd_in_flight"] == 0:  # all that was asked for is answered
-                return int(values.get(answered, 0))
+            count = values.get(answered, 0.0)
+            # All that was asked for is decided, and what was decided a moment ago is counted too.
+            if values["ledgerd_in_flight"] == 0 and count == before:
+                return int(count)
+            before = count
             time.sleep(0.05)
         raise NotAResult("the service still has messages in flight")
 
