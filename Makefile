@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.bench-installed
 WORKERS ?= 2
-LOANS ?= 1000000
 # The first Python here that is new enough and can make a virtual environment with pip in it.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -14,7 +13,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-v
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test check format lock bench-packages bench-quick bench-billing bench-scoring clean
+.PHONY: help venv run demo test check format lock bench-packages bench bench-quick clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,14 +48,11 @@ lock: $(STAMP) ## Pin requirements/*.in with hashes (UPGRADE=--upgrade for newer
 bench-packages: $(BENCH_STAMP) ## Install what the benchmarks need besides: Python's packages and Debian's
 	$(BIN)/python -m bench.requisites
 
+bench: $(BENCH_STAMP) ## Measure everything within the hour, over peers (ARGS="B7 B9" for some of it)
+	$(BIN)/python -m bench $(ARGS)
+
 bench-quick: $(STAMP) ## Measure the main loads in under three minutes
-	$(BIN)/python -m bench.quick
-
-bench-billing: $(STAMP) ## Measure billing a large book (LOANS=1000000), and payments meanwhile
-	$(BIN)/python -m bench.billing --loans $(LOANS)
-
-bench-scoring: $(STAMP) ## Measure the import of five million rows over the csv module's plain loop
-	$(BIN)/python -m bench.scoring
+	$(BIN)/python -m bench --quick $(ARGS)
 
 clean: ## Remove what checks and builds leave behind; .venv and data stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -1,0 +1,1 @@
+"""What is measured: one function a scenario, from a stage to its findings."""
