@@ -36,7 +36,7 @@ from ledgerd.scheduler.rejects import RejectsFile
 T = TypeVar("T")
 
 CHUNK_BYTES = 256 * 1024  # of the CSV, some 6,000 rows: about what one transaction of the store adds
-PIPE_BYTES = 4 * 1024 * 1024  # what is read ahead of the store: some parts, so that neither waits for the other
+PIPE_BYTES = 4 * 1024 * 1024  # what is read ahead of the store: many parts, so that neither waits
 
 _ANSWERS = msgspec.msgpack.Decoder(Answer)
 
