@@ -82,6 +82,7 @@ class Service:
         self.started_s = time.perf_counter()
         self.ready_after_s = 0.0
         self._wrapper = wrapper
+        self._tokens: list[str] = []
         self._process: subprocess.Popen[bytes]
 
     @property
@@ -152,17 +153,22 @@ class Service:
     # What it says --------------------------------------------------------------------------------
 
     def tokens(self, count: int = TOKENS) -> list[str]:
-        """Return access tokens of the book's client, each of a login of its own."""
+        """Return access tokens of the book's client, each of a login of its own. They are made once: a load
+        finds those verified that warmed the service.
+        """
+        if count <= len(self._tokens):
+            return self._tokens[:count]
         auth = self.config.auth
         keyring = load_or_create_keyring(auth.keys_path, time.time(), os.urandom)
         tokens = Tokens(
             keyring, auth.issuer, auth.audience, auth.access_ttl_s, 1, time.time, Revocations(time.time)
         )
         random = Random(self.port)
-        return [
+        self._tokens = [
             tokens.issue(self.book.client_id, "client", SCOPES, random.getrandbits(62), f"bench-{number}")
             for number in range(count)
         ]
+        return self._tokens
 
     def metrics(self) -> dict[str, float]:
         """Return every sample of /metrics by its name and labels as they stand there."""

@@ -60,7 +60,7 @@ class Committer:
         what is on its way, so that the disk works while the next messages are decided.
         """
         self._queue.append((pending, entry))
-        if len(self._queue) >= max(BATCH_ENTRIES_EARLY, self._on_their_way):
+        if len(self._queue) >= self._on_their_way and len(self._queue) >= BATCH_ENTRIES_EARLY:
             self._send()
         else:
             self._send_soon()

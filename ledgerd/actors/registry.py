@@ -25,7 +25,7 @@ LOAD_LOANS_MAX = 500  # loans read in one query
 MESSAGES_A_TURN = 64  # of one mailbox, before others run
 EVICTION_SCAN_MAX = 64
 FORGOTTEN_A_TURN = 500  # idle loans, before others run
-_OUTCOMES = {Accepted: "applied", Replayed: "replayed"}
+_OUTCOMES: dict[type, str] = {Accepted: "applied", Replayed: "replayed"}
 
 
 class ActorLimits(msgspec.Struct, frozen=True):
@@ -186,7 +186,10 @@ class Registry:
         self.in_flight -= 1
         message.trace.durable_s = self.committer.acknowledged_s
         if type(message.command) is Repay:
-            outcome = answer.code if isinstance(answer, Rejection) else _OUTCOMES[type(answer)]
+            outcome = _OUTCOMES.get(type(answer))
+            if outcome is None:
+                assert isinstance(answer, Rejection)
+                outcome = answer.code
             self.metrics.payments.counts[outcome] += 1
         if not message.reply_to.done():
             message.reply_to.set_result(answer)

@@ -60,7 +60,11 @@ class FieldErrors:
     def check(self) -> None:
         """Raise the problem when anything was noted."""
         if self._errors:
-            raise Problem("invalid-fields", "Some fields are not valid.", {"errors": self._errors})
+            raise self.problem()
+
+    def problem(self) -> Problem:
+        """Return the problem that names what was noted."""
+        return Problem("invalid-fields", "Some fields are not valid.", {"errors": self._errors})
 
 
 def decimal_literal(raw: msgspec.Raw) -> int | None:

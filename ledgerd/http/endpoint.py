@@ -201,6 +201,8 @@ def bearer(authorization: str | None) -> str:
     """Return the token in the Authorization header; raises Problem `unauthorized` without one."""
     if authorization is None:
         raise Problem("unauthorized", "Send an access token.", {}, {"WWW-Authenticate": _CHALLENGE})
+    if authorization.startswith("Bearer "):  # as nearly all do
+        return authorization[7:].strip()
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer":
         raise Problem("unauthorized", "Send a Bearer token.", {}, {"WWW-Authenticate": _CHALLENGE})

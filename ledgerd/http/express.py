@@ -149,7 +149,9 @@ class _Ticket(Trace):
     )
 
     def __init__(self, lane: ExpressLane, request_id: str, id_is_ours: bool, answer_to: AnswerTo) -> None:
-        Trace.__init__(self, time.perf_counter())  # super() costs every request
+        self.started_s = time.perf_counter()
+        # As Trace does: to call it costs every request.
+        self.authenticated_s = self.parsed_s = self.received_s = self.decided_s = self.durable_s = 0.0
         self._lane = lane
         self.request_id = request_id
         self.id_is_ours = id_is_ours

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ledgerd.actors.messages import Accepted, Answer, Replayed
+from ledgerd.actors.messages import Accepted, Answer, View
 from ledgerd.domain.commands import Rejection, Repay, payment_key
 from ledgerd.domain.events import PaymentRecorded, decode_event
 from ledgerd.domain.money import rupees
 from ledgerd.http import payloads, present
-from ledgerd.http.bodies import FieldErrors, is_transaction_id
+from ledgerd.http.bodies import FieldErrors, decimal_literal, is_transaction_id
 from ledgerd.http.endpoint import problem_of
 from ledgerd.http.loans import loan_not_found
 from ledgerd.http.problems import Problem
@@ -43,11 +43,9 @@ def order(services: Services, caller: Caller, body: payloads.MakePayment) -> tup
 
     Raises Problem `invalid-fields` and `loan-not-found`.
     """
-    errors = FieldErrors()
-    amount_paise = errors.rupees("amount", body.amount)
-    if not is_transaction_id(body.transaction_id):
-        errors.add("transaction_id", "must be 1 to 64 of A-Za-z0-9._:-")
-    errors.check()
+    amount_paise = decimal_literal(body.amount)
+    if not amount_paise or not is_transaction_id(body.transaction_id):
+        raise _bad_fields(body)
     loan_id = parse_id(body.loan_id)
     if loan_id is None:
         raise loan_not_found()
@@ -62,11 +60,19 @@ def order(services: Services, caller: Caller, body: payloads.MakePayment) -> tup
     )
 
 
+def _bad_fields(body: payloads.MakePayment) -> Problem:
+    errors = FieldErrors()
+    errors.rupees("amount", body.amount)
+    if not is_transaction_id(body.transaction_id):
+        errors.add("transaction_id", "must be 1 to 64 of A-Za-z0-9._:-")
+    return errors.problem()
+
+
 def outcome(loan_id: int, answer: Answer) -> Reply:
     """Show what became of a payment; raises Problem when it was refused."""
     if isinstance(answer, Rejection):
         raise rejection_problem(answer)
-    assert isinstance(answer, Accepted | Replayed)
+    assert not isinstance(answer, View)
     event = answer.event
     assert isinstance(event, PaymentRecorded)
     if isinstance(answer, Accepted):

@@ -26,7 +26,7 @@ from ledgerd.observe import log
 from ledgerd.scheduler.window import Window
 from ledgerd.storage.ports import Store, StoreError
 
-PAGE_LOANS = 1_000
+PAGE_LOANS = 20_000  # a page ends with a write, for which the run waits
 WIDER = 10  # times as many loans are under way when nobody pays
 AGAIN_MAX = 2  # how often what failed is tried again ..
 AGAIN_LOANS_MAX = 10_000  # .. unless so many failed that it is not for the loans

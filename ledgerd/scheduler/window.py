@@ -65,14 +65,19 @@ class Window:
     async def _put_waiting(self, most_left: int) -> None:
         while True:
             for _ in range(len(self._waiting)):
-                while self._under_way >= self._size():
-                    await self._next_answer()
+                if self._under_way >= self._size():
+                    await self._room()
                 loan_id = self._waiting.popleft()
                 if not self._put(loan_id):
                     self._waiting.append(loan_id)
             if len(self._waiting) <= most_left:
                 return
             await asyncio.sleep(BUSY_PAUSE_S)
+
+    async def _room(self) -> None:
+        """Return when half of the window is free: what is put together is read and written together."""
+        while self._under_way > self._size() // 2:
+            await self._next_answer()
 
     def _size(self) -> int:
         now_s = self._loop.time()

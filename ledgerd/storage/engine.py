@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ledgerd.storage import once, pages, people, projections, runs, transactions
 from ledgerd.storage.chain import GENESIS
 from ledgerd.storage.journal import Journal
 from ledgerd.storage.ports import AppendReply, Entry, Loaded, Opened, StoredEvent, StoreError
+from ledgerd.storage.precedence import Precedence
 from ledgerd.storage.sqlite import Database, connect_reader, file_of, file_uri, snapshot, transact
 from ledgerd.storage.tail import Tail
 
@@ -29,6 +30,7 @@ WRITES: dict[str, Callable[..., Any]] = {**runs.WRITES, **people.WRITES, **trans
 
 GATHER_EVENTS = 2_000  # how many events wait at most before they are projected ..
 GATHER_S = 0.5  # .. and for how long
+GIVE_WAY_EVENTS = 4_000  # with more of them waiting a projection stands aside for nobody
 
 
 class Engine:
@@ -44,6 +46,7 @@ class Engine:
         readers: list[Database],
         slice_events: int = 2_000,
         index_keys: int = 100_000,
+        precedence: Precedence | None = None,
     ) -> None:
         self._journal_db = journal_db
         self._journal_reader = journal_reader
@@ -54,8 +57,10 @@ class Engine:
         self._index_keys = index_keys
         self._tail = Tail()
         self._keys = once.Keys()
-        self._journal = Journal(self._tail, self._keys)
+        self._precedence = precedence  # of appends over projections, where they have threads of their own
+        self._journal = Journal(self._tail, self._keys, precedence)
         self._projected_seq = 0
+        self._hurried = 0  # by how many who wait for the tables or for their watermark
         self._loop = asyncio.get_running_loop()
         self._projector: asyncio.Task[None] | None = None
         self._some = asyncio.Event()  # there is something to project
@@ -149,11 +154,24 @@ class Engine:
         return self._readers[self._turn]
 
     async def write(self, name: str, *params: Any) -> Any:
-        return await self._tables.run(transact, WRITES[name], *params)
+        with self._hurry():
+            return await self._tables.run(transact, WRITES[name], *params)
+
+    @contextmanager
+    def _hurry(self) -> Iterator[None]:
+        self._hurried += 1
+        try:
+            yield
+        finally:
+            self._hurried -= 1
 
     # Projection ----------------------------------------------------------------------------------
 
     async def project_through(self, seq: int) -> int:
+        with self._hurry():
+            return await self._projected_through(seq)
+
+    async def _projected_through(self, seq: int) -> int:
         async with self._moved:
             while self._projected_seq < min(seq, self._journal.head_seq):
                 if self.projector.done():
@@ -187,12 +205,17 @@ class Engine:
         )  # where events are added, so none is missed
         for start in range(0, len(events), self._slice_events):
             some = events[start : start + self._slice_events]
-            watermark: int = await self._tables.run(transact, projections.project, some)
+            watermark: int = await self._tables.run(transact, projections.project, some, self._give_way)
             async with self._moved:
                 self._projected_seq = watermark
                 self._moved.notify_all()
             await self._index(2 * len(some))
         self._tail.drop()
+
+    def _give_way(self) -> None:
+        """Called between rows that the projector writes."""
+        if self._precedence is not None and not self._hurried and len(self._tail) < GIVE_WAY_EVENTS:
+            self._precedence.give_way()
 
     # The once index --------------------------------------------------------------------------------
 
@@ -205,7 +228,7 @@ class Engine:
                 return
             await self._journal_db.run(lambda _: self._keys.turn())  # likewise
         rows, watermark = self._keys.take(count)
-        await self._tables.run(transact, once.merge, rows, watermark)
+        await self._tables.run(transact, once.merge, rows, watermark, self._give_way)
         if watermark is not None:
             self._keys.drop()
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from ledgerd.storage.engine import Engine
 from ledgerd.storage.migrate import FileKind, check_made, check_schema, migrate
 from ledgerd.storage.ports import StoreError
+from ledgerd.storage.precedence import Precedence
 from ledgerd.storage.sqlite import (
     MMAP_BYTES,
     InlineDatabase,
@@ -60,6 +61,7 @@ async def open_engine(
             ],
             slice_events=slice_events,
             index_keys=index_keys,
+            precedence=Precedence(),
         )
     except sqlite3.Error as error:
         release()

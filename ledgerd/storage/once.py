@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import functools
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Final
+
+from ledgerd.storage.precedence import between
 
 _BUCKETS: Final = 64
 _SHIFT: Final = 64 - _BUCKETS.bit_length() + 1
@@ -89,9 +91,16 @@ class Keys:
         self._old = _Generation()
 
 
-def merge(connection: sqlite3.Connection, rows: Sequence[tuple[int, int]], watermark: int | None) -> None:
-    """Index some keys, within the caller's transaction; all up to the watermark, if there is one, now are."""
-    connection.executemany(_INSERT, rows)
+def merge(
+    connection: sqlite3.Connection,
+    rows: Sequence[tuple[int, int]],
+    watermark: int | None,
+    give_way: Callable[[], None] = lambda: None,
+) -> None:
+    """Index some keys, within the caller's transaction; all up to the watermark, if there is one, now are.
+    `give_way` is called between rows.
+    """
+    connection.executemany(_INSERT, between(rows, give_way))
     if watermark is not None:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'indexed_seq'", (watermark,))
 

@@ -8,39 +8,51 @@ transaction. `load` is the way back: from rows to the state that an actor decide
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from ledgerd.domain.events import BillIssued, LoanDisbursed, PaymentRecorded, Terms, decode_event
-from ledgerd.domain.loan import Loan, UnpaidBill, evolve
+from ledgerd.domain.loan import Loan, evolve
 from ledgerd.storage.ports import StoredEvent
+from ledgerd.storage.precedence import between
 
 _STATE_COLUMNS = (
     "version, head_hash, last_payment_seq, principal_paise, accrued_units, accrued_through,"
     " interest_received_paise, principal_received_paise, bills_issued, oldest_unpaid_bill,"
     " closed_on, next_billing"
 )
-_OLDEST_UNPAID_BILL = 11  # where it stands in a row of `_SELECT_LOANS`
 _TERMS_COLUMNS = (
     "amount_paise, apr_hundredths, daily_rate_thousandths, tenure, plan, disbursed_on, cycle_days, due_days,"
     " min_due_hundredths"
 )
-_SELECT_LOANS = (
-    f"SELECT id, borrower_id, {_STATE_COLUMNS}, {_TERMS_COLUMNS} FROM loans"
-    " WHERE id IN (SELECT value FROM json_each(?))"
-)
+# All loans as one JSON text, in the shape of `_read`: a statement that steps from row to row gives the
+# interpreter's lock away at each, and may wait to have it back.
 # Bills are paid oldest first, so the unpaid ones are the newest.
-_SELECT_UNPAID = (
-    "SELECT loans.id, number,"
-    " interest_paise - interest_paid_paise, principal_due_paise - principal_paid_paise"
-    " FROM loans JOIN bills ON loan_id = loans.id AND number >= oldest_unpaid_bill"
-    " WHERE loans.id IN (SELECT value FROM json_each(?))"
-    " AND interest_paise + principal_due_paise > interest_paid_paise + principal_paid_paise"
-    " ORDER BY loans.id, number"
-)
+_SELECT_LOANS = f"""
+    SELECT json_group_array(json_array(
+        id, version, hex(head_hash), last_payment_seq,
+        json_array(
+            borrower_id, json_array({_TERMS_COLUMNS}), principal_paise, accrued_units, accrued_through,
+            bills_issued,
+            iif(oldest_unpaid_bill IS NULL, json_array(), (
+                SELECT json_group_array(json_array(number, interest_due_paise, principal_left_paise))
+                FROM (
+                    SELECT number, interest_paise - interest_paid_paise AS interest_due_paise,
+                        principal_due_paise - principal_paid_paise AS principal_left_paise
+                    FROM bills WHERE loan_id = loans.id AND number >= oldest_unpaid_bill
+                    ORDER BY number
+                )
+                WHERE interest_due_paise + principal_left_paise > 0
+            )),
+            interest_received_paise, principal_received_paise, closed_on
+        )
+    ))
+    FROM loans WHERE id IN (SELECT value FROM json_each(?))
+"""
+_read = msgspec.json.Decoder(list[tuple[int, int, str, int | None, Loan]])
 _INSERT_LOAN = (
     f"INSERT INTO loans ({_STATE_COLUMNS}, id, borrower_id, {_TERMS_COLUMNS})"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -89,46 +101,16 @@ class Changes:
 
 
 def load_rows(connection: sqlite3.Connection, loan_ids: Iterable[int]) -> dict[int, LoanRow]:
-    """Read loans in two queries at most, however many: id -> row; ids that are not there are left out."""
-    rows = connection.execute(_SELECT_LOANS, (_json(loan_ids),)).fetchall()
-    unpaid: dict[int, list[UnpaidBill]] = {}
-    if owing := [row[0] for row in rows if row[_OLDEST_UNPAID_BILL] is not None]:
-        for loan_id, number, interest, principal in connection.execute(_SELECT_UNPAID, (_json(owing),)):
-            unpaid.setdefault(loan_id, []).append(UnpaidBill(number, interest, principal))
-    return {row[0]: _loan_row(row, unpaid.get(row[0], ())) for row in rows}
+    """Read loans in one query, however many: id -> row; ids that are not there are left out.
 
-
-def _json(loan_ids: Iterable[int]) -> str:
-    return msgspec.json.encode(list(loan_ids)).decode()
-
-
-def _loan_row(row: Sequence[Any], unpaid: Sequence[UnpaidBill]) -> LoanRow:
-    (
-        _,
-        borrower_id,
-        version,
-        head_hash,
-        last_payment_seq,
-        principal,
-        accrued,
-        through,
-        interest_in,
-        principal_in,
-    ) = row[:10]
-    bills_issued, _, closed_on, _ = row[10:14]
-    loan = Loan(
-        borrower_id=borrower_id,
-        terms=Terms(*row[14:]),
-        principal_paise=principal,
-        accrued_units=accrued,
-        accrued_through=through,
-        bills_issued=bills_issued,
-        unpaid_bills=tuple(unpaid),
-        interest_received_paise=interest_in,
-        principal_received_paise=principal_in,
-        closed_on=closed_on,
-    )
-    return LoanRow(loan, version, head_hash, last_payment_seq)
+    Raises msgspec.ValidationError when a row is none that a loan can have.
+    """
+    asked = msgspec.json.encode(list(loan_ids)).decode()
+    text = connection.execute(_SELECT_LOANS, (asked,)).fetchone()[0]
+    return {
+        loan_id: LoanRow(loan, version, bytes.fromhex(head_hash), last_payment_seq)
+        for loan_id, version, head_hash, last_payment_seq, loan in _read.decode(text)
+    }
 
 
 def _state_values(row: LoanRow) -> tuple[Any, ...]:
@@ -149,13 +131,19 @@ def _state_values(row: LoanRow) -> tuple[Any, ...]:
     )
 
 
-def project(connection: sqlite3.Connection, events: Sequence[StoredEvent]) -> int:
-    """Write the rows of consecutive events, within the caller's transaction, and return the new watermark."""
+def project(
+    connection: sqlite3.Connection,
+    events: Sequence[StoredEvent],
+    give_way: Callable[[], None] = lambda: None,
+) -> int:
+    """Write the rows of consecutive events, within the caller's transaction, and return the new watermark.
+    `give_way` is called between events and between rows.
+    """
     rows = load_rows(connection, {event.loan_id for event in events})
     changes = Changes()
-    for event in events:
+    for event in between(events, give_way):
         _fold(rows, changes, event)
-    write_rows(connection, rows, changes)
+    write_rows(connection, rows, changes, give_way)
     watermark = events[-1].seq
     connection.execute("UPDATE meta SET value = ? WHERE key = 'projected_seq'", (watermark,))
     return watermark
@@ -218,29 +206,37 @@ def payment_values(stored: StoredEvent, event: PaymentRecorded, previous_seq: in
     )
 
 
-def write_rows(connection: sqlite3.Connection, rows: dict[int, LoanRow], changes: Changes) -> None:
+def write_rows(
+    connection: sqlite3.Connection,
+    rows: dict[int, LoanRow],
+    changes: Changes,
+    give_way: Callable[[], None],
+) -> None:
     """Write a slice: parents before children, in the order of their pages."""
-    new = sorted(changes.new_loans)
-    connection.executemany(
+
+    def write(statement: str, values: Iterable[tuple[Any, ...]]) -> None:
+        connection.executemany(statement, between(values, give_way))
+
+    write(
         _INSERT_LOAN,
-        [
+        (
             (
                 *_state_values(rows[i]),
                 i,
                 rows[i].loan.borrower_id,
                 *msgspec.structs.astuple(rows[i].loan.terms),
             )
-            for i in new
-        ],
+            for i in sorted(changes.new_loans)
+        ),
     )
     touched = rows.keys() - changes.new_loans
     paid = sorted(touched - changes.rescheduled)
-    connection.executemany(_UPDATE_PAID_LOAN, [(*_state_values(rows[i])[:-1], i) for i in paid])
+    write(_UPDATE_PAID_LOAN, ((*_state_values(rows[i])[:-1], i) for i in paid))
     rescheduled = sorted(touched & changes.rescheduled)
-    connection.executemany(_UPDATE_LOAN, [(*_state_values(rows[i]), i) for i in rescheduled])
-    connection.executemany(_INSERT_BILL, changes.bills)
-    connection.executemany(_PAY_BILL, changes.paid)
-    connection.executemany(_INSERT_PAYMENT, changes.payments)
+    write(_UPDATE_LOAN, ((*_state_values(rows[i]), i) for i in rescheduled))
+    write(_INSERT_BILL, changes.bills)
+    write(_PAY_BILL, changes.paid)
+    write(_INSERT_PAYMENT, changes.payments)
 
 
 def projected_seq(connection: sqlite3.Connection) -> int:

@@ -30,46 +30,15 @@ from ledgerd.storage.migrate import check_schema, schema_version
 from ledgerd.storage.once import indexed_seq, key_hash
 from ledgerd.storage.ports import StoredEvent, StoreError
 from ledgerd.storage.projections import LoanRow, bill_values, load_rows, payment_values, projected_seq
+from ledgerd.storage.report import Report
 from ledgerd.storage.runs import check_clock, read_clock
 from ledgerd.storage.sqlite import connect_reader, file_uri
 from ledgerd.storage.transactions import recompute_scores
 
-DIFFERENCES_SHOWN_MAX = 100
 PAGE_LOANS = 500
 PAGE_USERS = 500
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(slots=True)
-class Report:
-    """What was looked at, and what differs."""
-
-    events: int = 0
-    loans: int = 0
-    bills: int = 0
-    payments: int = 0
-    scores: int = 0
-    found: int = 0
-    differences: list[str] = field(default_factory=list)
-
-    def differ(self, what: str) -> None:
-        """Note a difference; beyond the first hundred they are only counted."""
-        self.found += 1
-        if self.found <= DIFFERENCES_SHOWN_MAX:
-            self.differences.append(what)
-
-    def summary(self) -> dict[str, Any]:
-        """Return the counts, for people and scripts."""
-        return {
-            "status": "differs" if self.found else "verified",
-            "events": self.events,
-            "loans": self.loans,
-            "bills": self.bills,
-            "payments": self.payments,
-            "scores": self.scores,
-            "differences": self.found,
-        }
 
 
 @dataclass(slots=True)
@@ -278,12 +247,26 @@ def _verify_payment(
 # The tables ----------------------------------------------------------------------------------------
 
 
+def _readable_rows(tables: sqlite3.Connection, loan_ids: list[int], report: Report) -> dict[int, LoanRow]:
+    """Return the loans' rows; what no loan can have is a difference."""
+    try:
+        return load_rows(tables, loan_ids)
+    except msgspec.ValidationError as error:
+        if len(loan_ids) == 1:
+            report.differ(f"loan {format_id(loan_ids[0])}: its row can't be read: {error}")
+            return {}
+    rows: dict[int, LoanRow] = {}
+    for loan_id in loan_ids:
+        rows |= _readable_rows(tables, [loan_id], report)
+    return rows
+
+
 def _verify_loans(tables: sqlite3.Connection, histories: dict[int, History], report: Report) -> None:
     projected = {loan_id: history for loan_id, history in histories.items() if history.row is not None}
     ids = list(projected)
     for start in range(0, len(ids), PAGE_LOANS):
         page = ids[start : start + PAGE_LOANS]
-        rows = load_rows(tables, page)
+        rows = _readable_rows(tables, page, report)
         marks = ",".join("?" * len(page))
         bills: dict[int, list[Sequence[Any]]] = {}
         for bill in tables.execute(

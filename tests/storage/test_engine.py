@@ -94,7 +94,7 @@ def halted(place: Place, at: int) -> Iterator[tuple[Engine, Writer, Interrupted]
         connection.close()
 
 
-@pytest.mark.parametrize("at", [1, 2, AFTER])
+@pytest.mark.parametrize("at", [1, AFTER])
 async def test_a_loan_is_loaded_from_one_state_of_the_tables(place: Place, at: int) -> None:
     with halted(place, at) as (engine, writer, _):
         assert await engine.load([1]) == [writer.loaded]
