@@ -180,16 +180,21 @@ def b6_overload(stage: Stage) -> Findings:
 
 
 def recovered_after_s(result: OpenLoopResult, overload_s: float) -> float:
-    """Return the seconds from the end of the overload to the end of the last slice whose p99 is not normal.
+    """Return the seconds from the end of the overload to the first whole second whose p99s are all normal;
+    to the end of the phase when there is none.
 
-    Normal is what the last third of the phase shows, with some room.
+    Normal is what the last third of the phase shows, with some room. A lone spike later is the load's own:
+    it comes without an overload, too.
     """
     after = result.slices[round(overload_s / result.slice_s) : round(result.scheduled_s / result.slice_s)]
     p99_ms = [each.latency.percentile_ms(99) if each.answered else float("inf") for each in after]
     settled_ms = median(p99_ms[-len(p99_ms) // 3 :])
     limit_ms = max(settled_ms * NORMAL, NORMAL_MS)
-    late = [place for place, each in enumerate(p99_ms) if each > limit_ms]
-    return (late[-1] + 1) * result.slice_s if late else 0.0
+    slices_a_second = round(1 / result.slice_s)
+    for place in range(len(p99_ms) - slices_a_second + 1):
+        if max(p99_ms[place : place + slices_a_second]) <= limit_ms:
+            return place * result.slice_s
+    return len(p99_ms) * result.slice_s
 
 
 def over_time(result: OpenLoopResult) -> list[Series]:

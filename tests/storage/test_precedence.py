@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,6 +49,24 @@ def test_nobody_waits_for_ever() -> None:
     for _ in range(3):
         one.give_way()
     assert time.monotonic() - began_s < GUARD_S
+
+
+def test_each_spell_of_work_ends_with_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, rests = 100.0, list[float]()
+
+    def sleep(seconds_s: float) -> None:
+        nonlocal now_s
+        now_s += seconds_s
+        rests.append(seconds_s)
+
+    monkeypatch.setattr(precedence, "time", SimpleNamespace(perf_counter=lambda: now_s, sleep=sleep))
+    one = Precedence()
+    one.give_way()
+    assert rests == [precedence.REST_S]
+    for _ in range(3):  # a little over one spell in all
+        now_s += precedence.WORK_S * 0.4
+        one.give_way()
+    assert rests == [precedence.REST_S] * 2
 
 
 def test_rows_come_as_they_are_each_after_giving_way() -> None:

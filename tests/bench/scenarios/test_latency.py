@@ -26,10 +26,18 @@ def result(*p99_ms: float) -> OpenLoopResult:
     )
 
 
-def test_it_is_over_with_the_last_slice_that_is_not_normal():
+def test_it_is_over_with_the_first_second_that_is_normal_throughout():
     assert recovered_after_s(result(500, 200, 5, 5, 5, 5), 1.0) == 1.0
     assert recovered_after_s(result(500, 5, 200, 5, 5, 5, 5, 5), 1.0) == 1.5
 
 
+def test_a_lone_spike_later_is_no_part_of_it():
+    assert recovered_after_s(result(500, 5, 5, 5, 200, 5, 5, 5, 5, 5), 1.0) == 0.5
+
+
 def test_it_is_over_at_once_when_nothing_is_late():
     assert recovered_after_s(result(12, 8, 5, 5, 5, 5), 1.0) == 0.0
+
+
+def test_it_is_not_over_when_no_second_is_normal():
+    assert recovered_after_s(result(5, 200, 5, 200, 5, 200, 5, 200, 5), 1.0) == 4.5
