@@ -32,7 +32,7 @@ test: $(STAMP) ## Run all tests (ARGS="-k money" for some, WORKERS=0 in one proc
 simulate: $(STAMP) ## Live SEEDS=1000 simulated lives of the service, from seed FIRST=0 on, each twice
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0)
 
-torture: $(STAMP) ## Crash, cut power, simulate and fuzz for MINUTES=60, and write docs/reliability.md; needs a C compiler
+torture: $(STAMP) ## Crash, cut power, simulate and fuzz for MINUTES=60; needs a C compiler
 	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),60) --seed $(or $(SEED),1)
 
 check: $(STAMP) ## Check format, lint, types, the direction of imports, and tidiness

@@ -148,8 +148,8 @@ def _content(file: TextIO) -> str:
 
 
 class Service:
-    """`ledgerd serve` with `extra` in its environment, ready to be spoken to; AssertionError with its log when
-    it does not get ready.
+    """`ledgerd serve` with `extra` in its environment, ready to be spoken to; AssertionError with its log
+    when it does not get ready.
     """
 
     def __init__(self, config_path: Path, **extra: str) -> None:

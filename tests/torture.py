@@ -1,7 +1,7 @@
 """`python -m tests.torture --minutes 60 --seed 1`: every long harness in turn, and the page that tells of it.
 
-Each harness offers `torture(budget_s, seed) -> figures`, and raises at the first thing that is not as promised. The
-figures go into docs/reliability.md between its markers, with the commit and the machine.
+Each harness offers `torture(budget_s, seed) -> figures`, and raises at the first thing that is not so.
+The figures go into docs/reliability.md between its markers, with the commit and the machine.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def torture(minutes: float, seed: int) -> dict[str, dict[str, int]]:
 def write_page(found: dict[str, dict[str, int]], minutes: float, seed: int) -> None:
     """Put the figures where they are read."""
     lines = [
-        f"Of {datetime.now(UTC):%Y-%m-%d}, {minutes:.0f} minutes with seed {seed}, at commit {_commit()}: {_machine()}.",
+        f"{datetime.now(UTC):%Y-%m-%d}, {minutes:.0f} minutes, seed {seed}, at {_commit()}: {_machine()}.",
         "",
         "| harness | what | count |",
         "|---|---|--:|",
@@ -67,8 +67,8 @@ def _commit() -> str:
 
 def _machine() -> str:
     return (
-        f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()},"
-        f" SQLite {sqlite3.sqlite_version}"
+        f"{os.cpu_count()} cores, {platform.system()} {platform.release()},"
+        f" Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
     )
 
 
