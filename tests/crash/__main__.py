@@ -105,7 +105,7 @@ async def run(mode: str, seed: int, go_on: Callable[[int], bool]) -> Counter[str
 
 
 async def control(seed: int, mode: str = "NORMAL") -> int:
-    """Cut the power of a service that does not sync its commits; return how many of the cuts lost something."""
+    """Cut the power of a service that does not sync its commits; return how many lost something."""
     lost = 0
     for number in range(CONTROLS):
         folder = Path(tempfile.mkdtemp(prefix="ledgerd-control-"))
