@@ -20,6 +20,7 @@ from ledgerd.domain.events import decode_event
 from ledgerd.domain.loan import Loan, evolve
 from ledgerd.storage import journal as journal_file
 from ledgerd.storage import once, pages, people, projections, runs, transactions
+from ledgerd.storage.backup import JOURNAL_NAME, TABLES_NAME, back_up, copy_file
 from ledgerd.storage.chain import GENESIS
 from ledgerd.storage.journal import DiskFull, Journal
 from ledgerd.storage.ports import (
@@ -35,9 +36,7 @@ from ledgerd.storage.ports import (
 from ledgerd.storage.precedence import Precedence
 from ledgerd.storage.sqlite import (
     Database,
-    connect_reader,
     file_of,
-    file_uri,
     is_disk_full,
     snapshot,
     transact,
@@ -290,15 +289,14 @@ class Engine:
     # The whole -----------------------------------------------------------------------------------
 
     async def backup(self, path: str) -> None:
-        """Copy the tables first, then the journal, which may only be ahead of them."""
-        folder = Path(path)
-        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=False)
-        for database, name in ((self._tables, "ledgerd.db"), (self._journal_db, "ledgerd.journal.db")):
-            file = await database.run(file_of)
-            if file:  # through a reader of its own: payments and logins go on meanwhile
-                await asyncio.to_thread(_copy_file, Path(file), folder / name)
-            else:
-                await database.run(_copy, folder / name)
+        """See `backup.back_up`; a database in memory is copied where it stands."""
+        tables, journal = await self._tables.run(file_of), await self._journal_db.run(file_of)
+        if tables and journal:
+            await asyncio.to_thread(back_up, self._journal_db, Path(tables), Path(journal), Path(path))
+            return
+        await asyncio.to_thread(Path(path).mkdir, parents=True, exist_ok=False)
+        for database, name in ((self._tables, TABLES_NAME), (self._journal_db, JOURNAL_NAME)):
+            await database.run(copy_file, Path(path) / name)
 
     async def close(self) -> None:
         """Project what is left and close every connection, then let go of the files."""
@@ -340,21 +338,3 @@ def take_epoch(connection: sqlite3.Connection) -> int:
         "UPDATE meta SET value = value + 1 WHERE key = 'epoch' RETURNING value"
     ).fetchone()[0]
     return epoch
-
-
-def _copy_file(source: Path, target: Path) -> None:
-    reader = connect_reader(file_uri(source, "ro"))
-    try:
-        _copy(reader, target)
-    finally:
-        reader.close()
-
-
-def _copy(connection: sqlite3.Connection, target: Path) -> None:
-    """Copy a database by SQLite's own backup, into a file that only its owner reads."""
-    target.touch(mode=0o600, exist_ok=False)
-    copy = sqlite3.connect(target)
-    try:
-        connection.backup(copy)
-    finally:
-        copy.close()

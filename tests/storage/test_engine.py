@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -212,49 +210,6 @@ async def test_what_waits_for_a_broken_projector_hears_of_it(bare: Bare) -> None
     assert isinstance(engine.projector.exception(), sqlite3.IntegrityError)
     assert await engine.load([1]) == [nobodys.loaded]  # it is durable all the same
     assert bare.tables.execute("SELECT count(*) FROM loans").fetchone() == (0,)
-
-
-# Copying -------------------------------------------------------------------------------------------
-
-
-async def test_appends_and_writes_go_on_while_a_file_is_copied(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loop, copying, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Semaphore(0)
-    copy = engine_module._copy
-
-    def copy_when_told(connection: sqlite3.Connection, target: Path) -> None:
-        loop.call_soon_threadsafe(copying.set)
-        assert go_on.acquire(timeout=GUARD_S)
-        copy(connection, target)
-
-    monkeypatch.setattr(engine_module, "_copy", copy_when_told)
-    engine = await open_engine(*place.paths)
-    await add_borrower(engine)
-    writer = Writer(1)
-    await engine.append(1, [writer.lend()])
-    backup = asyncio.create_task(engine.backup(str(tmp_path / "second")))
-    try:
-        async with asyncio.timeout(GUARD_S / 2):
-            for number in (1, 2):  # the tables, then the journal
-                await copying.wait()
-                copying.clear()
-                await engine.append(1, [writer.pay(f"t{number}")])
-                await engine.project_through(1 + number)
-                await add_borrower(engine, 100 + number)
-                assert not backup.done()
-                go_on.release()
-            await backup
-    finally:
-        go_on.release(2)
-        await asyncio.gather(backup, return_exceptions=True)
-        await engine.close()
-    second = tmp_path / "second"
-    copied = await open_engine(
-        second / place.tables.name, second / place.journal.name, second / place.lock.name
-    )
-    assert await copied.load([1]) == [writer.loaded]
-    await copied.close()
 
 
 # Opening -------------------------------------------------------------------------------------------

@@ -1,0 +1,66 @@
+"""A backup: both files as they were at one moment, in a folder that appears when it is whole.
+
+The moment is one at which nobody appends. Were the journal copied a little later than the tables, it might
+have loans of people whom those don't know yet; a little earlier, and the tables would be ahead of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from ledgerd.storage.sqlite import Database, connect_reader, file_uri
+
+TABLES_NAME, JOURNAL_NAME = "ledgerd.db", "ledgerd.journal.db"
+
+
+def back_up(journal_db: Database, tables: Path, journal: Path, folder: Path) -> None:
+    """Copy both files into a new folder, durably; for a thread of its own. `journal_db` is the connection
+    that appends: it is held up for a moment, and payments go on while the files are copied.
+
+    Raises OSError when the folder exists or can't be made. What a backup that was cut off left is removed.
+    """
+    if folder.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        with (
+            closing(connect_reader(file_uri(tables, "ro"))) as of_tables,
+            closing(connect_reader(file_uri(journal, "ro"))) as of_journal,
+        ):
+            journal_db.call(_open_snapshots, of_tables, of_journal)
+            copy_file(of_tables, partial / TABLES_NAME)
+            copy_file(of_journal, partial / JOURNAL_NAME)
+        _sync(partial)
+        partial.rename(folder)
+        _sync(folder.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def copy_file(connection: sqlite3.Connection, target: Path) -> None:
+    """Copy a database by SQLite's own backup, into a file that only its owner reads."""
+    target.touch(mode=0o600, exist_ok=False)
+    with closing(sqlite3.connect(target)) as copy:
+        connection.backup(copy)
+
+
+def _open_snapshots(_appending: sqlite3.Connection, *readers: sqlite3.Connection) -> None:
+    for reader in readers:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM meta").fetchone()
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
