@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.bench-installed
 WORKERS ?= 2
+MINUTES ?= 10
 # The first Python here that is new enough and can make a virtual environment with pip in it.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -13,7 +14,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-v
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test check format lock bench-packages bench bench-quick clean
+.PHONY: help venv run demo test fuzz check format lock bench-packages bench bench-quick clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +29,9 @@ demo: $(STAMP) ## The same, and end; succeeds when all went as it should
 
 test: $(STAMP) ## Run all tests (ARGS="-k money" for some, WORKERS=0 in one process)
 	$(BIN)/pytest --numprocesses $(WORKERS) $(ARGS)
+
+fuzz: $(STAMP) ## Feed whatever strangers send to its readers for some minutes (MINUTES=10)
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 check: $(STAMP) ## Check format, lint, types, the direction of imports, and tidiness
 	$(BIN)/ruff format --check .

@@ -186,11 +186,15 @@ class CsvReader:
 
     def _texts(self, lines: deque[tuple[bytes, int]], taken: list[tuple[bytes, int]]) -> Iterator[str]:
         """Hand the lines of one record after the other to the csv module, noting in `taken` which it took."""
+        taken_bytes = 0
         while lines:
-            if taken and (_is_full(taken) or sum(size for _, size in taken) + lines[0][1] > self._bytes_max):
+            if not taken:
+                taken_bytes = 0
+            elif _is_full(taken) or taken_bytes + lines[0][1] > self._bytes_max:
                 raise _UnreadableError(_NEVER_CLOSED)
             piece, size = lines.popleft()
             taken.append((piece, size))
+            taken_bytes += size
             if len(piece) > self._bytes_max:
                 raise _UnreadableError(f"the row is longer than {self._bytes_max} bytes")
             if b"\0" in piece:
