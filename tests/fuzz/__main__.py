@@ -17,11 +17,14 @@ from hypothesis import Phase, given, seed, settings
 
 from ledgerd.config import Server
 from tests.fuzz.targets import TARGETS, Target
+from tests.hostile.served_document import document_of, lasting, tokens_of, walk
 from tests.hostile.test_wire import cut_by_chance
 from tests.hostile.wire import wired
 from tests.http.outside import config_in, opened
+from tests.process import serving
 
 EXAMPLES_A_ROUND = 500
+EXAMPLES_OF_A_CALL = 50
 FEWER = {"large csv": 20}
 REQUESTS_A_ROUND = 50
 
@@ -30,6 +33,7 @@ def torture(budget_s: float, seed: int) -> dict[str, int]:
     """Fuzz for about so long; return how many inputs each target had. AssertionError names the seed."""
     ends_s = time.monotonic() + budget_s
     tried = dict.fromkeys([*(target.name for target in TARGETS), "requests"], 0)
+    tried["calls of the document"] = _walk(seed)
     for target in TARGETS:
         for worst in target.worst:
             target.holds(worst)
@@ -66,6 +70,15 @@ def _round(target: Target, number: int) -> int:
         error.add_note(f"target {target.name}, seed {number}")
         raise
     return count
+
+
+def _walk(number: int) -> int:
+    """Walk the served document, with more examples than `make test` has."""
+    with tempfile.TemporaryDirectory() as folder, serving(lasting(Path(folder))) as service:
+        walked = walk(service, document_of(service), tokens_of(service), EXAMPLES_OF_A_CALL, number)
+    assert not walked.failures, f"seed {number}: {walked.failures}"
+    assert all(status < 500 for _, status in walked.answers), f"seed {number}: {walked.answers}"
+    return walked.answers.total()
 
 
 async def _requests(seeds: range) -> None:

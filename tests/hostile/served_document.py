@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -19,7 +20,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import Status, events
 
 from ledgerd.http.routes import ROUTES
-from tests.process import Service, ledgerd_here
+from tests.process import Service, ledgerd_here, write_config
 
 PASSWORD = "correct horse"
 SCOPES = ("borrower", "payments:write", "ops")
@@ -46,6 +47,11 @@ class Walk:
 
     def fail(self, check: str, told: str) -> None:
         self.failures.setdefault(check, []).append(told)
+
+
+def lasting(folder: Path) -> Path:
+    """Write a configuration for a long walk: tokens live on, and no guess has to wait."""
+    return write_config(folder, auth={"access_ttl_s": 3600, "login_failures": 1_000_000})
 
 
 def tokens_of(service: Service) -> dict[str, str]:
@@ -103,7 +109,12 @@ def walk(
             "base-url": service.url,
             "continue-on-failure": True,
             "request-timeout": 30,
-            "generation": {"max-examples": examples, "no-shrink": True, "database": "none"},
+            "generation": {
+                "max-examples": examples,
+                "no-shrink": True,
+                "database": "none",
+                "allow-extra-parameters": False,  # a parameter that is not known is passed over
+            },
             "checks": {"positive_data_acceptance": accepted},
             "operations": operations,
         }

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from ledgerd.http.routes import ROUTES
-from tests.hostile.served_document import NOT_WALKED, document_of, tokens_of, walk
-from tests.process import Service, serving, write_config
+from tests.hostile.served_document import NOT_WALKED, document_of, lasting, tokens_of, walk
+from tests.process import Service, serving
 
 SEED = 1
 EXAMPLES = 8
@@ -19,8 +19,7 @@ NEVER_SUCCEED = {"login", "token"}
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory) -> Iterator[Service]:
-    auth = {"access_ttl_s": 3600, "login_failures": 1_000_000}
-    with serving(write_config(tmp_path_factory.mktemp("served"), auth=auth)) as served:
+    with serving(lasting(tmp_path_factory.mktemp("served"))) as served:
         yield served
 
 
