@@ -19,14 +19,14 @@ from ledgerd.config import Server
 from tests.fuzz.targets import TARGETS, Target
 from tests.hostile.served_document import document_of, lasting, tokens_of, walk
 from tests.hostile.test_wire import cut_by_chance
-from tests.hostile.wire import wired
+from tests.hostile.wire import TIMEOUT_S, wired
 from tests.http.outside import config_in, opened
 from tests.process import serving
 
 EXAMPLES_A_ROUND = 500
 EXAMPLES_OF_A_CALL = 50
 FEWER = {"large csv": 20}
-REQUESTS_A_ROUND = 50
+REQUESTS_A_ROUND = 100
 
 
 def torture(budget_s: float, seed: int) -> dict[str, int]:
@@ -88,7 +88,7 @@ async def _requests(seeds: range) -> None:
         return made
 
     with tempfile.TemporaryDirectory() as folder:
-        config = config_in(Path(folder), server=Server(body_timeout_s=1))
+        config = config_in(Path(folder), server=Server(body_timeout_s=TIMEOUT_S))
         async with opened(client, config) as world, wired(world) as wire:
             await cut_by_chance(wire, seeds)
 

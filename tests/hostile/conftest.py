@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ledgerd.config import Server
-from tests.hostile.wire import Wire, wired
+from tests.hostile.wire import TIMEOUT_S, Wire, wired
 from tests.http.conftest import OpenWorld, asked, borrower, loan, open_world, world
 
 __all__ = ["asked", "borrower", "loan", "open_world", "world"]
@@ -15,6 +15,6 @@ __all__ = ["asked", "borrower", "loan", "open_world", "world"]
 
 @pytest.fixture
 async def wire(open_world: OpenWorld) -> AsyncIterator[Wire]:
-    """A world with a listener of its own, where whatever does not come whole ends after a second or so."""
-    async with open_world(server=Server(body_timeout_s=1)) as opened, wired(opened) as found:
+    """A world with a listener of its own, where whatever does not come whole ends after a few seconds."""
+    async with open_world(server=Server(body_timeout_s=TIMEOUT_S)) as opened, wired(opened) as found:
         yield found

@@ -14,7 +14,7 @@ import pytest
 from tests.hostile.wire import LIVEZ, RawAnswer, Scribe, Wire, odd_requests
 
 SEEDS = 300
-AT_ONCE = 50
+AT_ONCE = 100
 
 
 def chunked(*chunks: bytes) -> bytes:
@@ -173,7 +173,7 @@ async def cut_by_chance(wire: Wire, seeds: Sequence[int]) -> set[int]:
         request = scribe.request() + LIVEZ
         cuts = [scribe.cuts(request)]
         if len(request) < 3_000:
-            cuts.append([request[at : at + 7] for at in range(0, len(request), 7)])
+            cuts.append([request[at : at + 61] for at in range(0, len(request), 61)])
         return await compare(wire, canary, request, cuts, f"seed {seed}")
 
     statuses = set().union(*await asyncio.gather(*map(one, seeds)))
