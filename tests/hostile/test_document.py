@@ -12,7 +12,7 @@ from tests.hostile.served_document import NOT_WALKED, document_of, lasting, toke
 from tests.process import Service, serving
 
 SEED = 1
-EXAMPLES = 8
+EXAMPLES = 5
 # Nobody guesses a password, or a client's secret.
 NEVER_SUCCEED = {"login", "token"}
 

@@ -16,7 +16,7 @@ from tests.hostile.wire import Heard, RawAnswer, answers_of
 from tests.process import GUARD_S, Service, ledgerd_here, serving, write_config
 from tests.test_server import connection
 
-CONNECTIONS, AHEAD = 200, 20
+CONNECTIONS, AHEAD = 120, 20
 LOANS = 4
 SLOW = 100
 LOGINS = 200
