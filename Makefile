@@ -13,7 +13,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-v
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test simulate torture check format lock bench-packages bench bench-quick clean
+.PHONY: help venv run demo test simulate torture fuzz check format lock bench-packages bench bench-quick clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,9 @@ simulate: $(STAMP) ## Live SEEDS=1000 simulated lives of the service, from seed 
 
 torture: $(STAMP) ## Crash, cut power, simulate and fuzz for MINUTES=60; needs a C compiler
 	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),60) --seed $(or $(SEED),1)
+
+fuzz: $(STAMP) ## Feed whatever strangers send to its readers for some minutes (MINUTES=10)
+	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10)
 
 check: $(STAMP) ## Check format, lint, types, the direction of imports, and tidiness
 	$(BIN)/ruff format --check .

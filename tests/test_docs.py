@@ -25,6 +25,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 BAD_INPUTS = (ROOT / "docs" / "bad-inputs.md").read_text(encoding="utf-8")
+THREATS = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
 BAD_INPUT_NUMBERS = [*range(1, 31), *range(62, 91)]  # for good: a number is never given to something else
 
 WHO = {
@@ -165,6 +166,25 @@ def test_every_bad_input_has_its_number_and_tests_that_exist():
         for test in tests:
             path, _, name = test.partition("::")
             assert name in _names_of_tests(ROOT / path), f"{number}: {test}"
+
+
+def test_every_threat_has_tests_that_exist():
+    threats = rows(section(THREATS, "Threats"))
+    assert len(threats) > 10
+    for tried, kinds, against, held_by in threats:
+        assert set(kinds.split(", ")) <= set("STRIDE"), tried
+        assert against, tried
+        assert in_backticks(held_by), f"{tried} is held by no test"
+        for test in in_backticks(held_by):
+            path, _, name = test.partition("::")
+            assert name in _names_of_tests(ROOT / path), f"{tried}: {test}"
+    assert {f"API{number}" for number in range(1, 11)} <= set(re.findall(r"API[0-9]+", str(threats)))
+
+
+def test_every_route_is_an_entry_of_the_threat_model():
+    _, _, entries = section(THREATS, "Where trust ends").partition("| entry |")
+    named = [name for name in in_backticks(entries) if name.startswith(("GET ", "POST "))]
+    assert sorted(named) == sorted(f"{route.method} {route.path}" for route in ROUTES)
 
 
 @cache

@@ -6,7 +6,7 @@ bytes. application.py serves it as `/openapi.json`, and pages.py renders `/docs`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from types import UnionType
 from typing import Any, Final, get_args, get_origin
@@ -16,7 +16,7 @@ import msgspec
 from ledgerd import __version__
 from ledgerd.http.payloads import ProblemShown
 from ledgerd.http.problems import CONTENT_TYPE, PROBLEMS
-from ledgerd.http.route import Parameter, Route
+from ledgerd.http.route import Link, Parameter, Route
 
 JsonObject = dict[str, Any]
 
@@ -57,8 +57,7 @@ _PROBLEM_HEADERS: Final = {
 _REQUEST_ID: Final = Parameter(
     "X-Request-ID",
     "header",
-    "Names the request in answers and logs.",
-    schema={"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    "Names the request in answers and logs when it matches `[A-Za-z0-9._-]{1,64}`; another is replaced.",
 )
 
 
@@ -170,7 +169,22 @@ def _answer(route: Route, status: int, schema_of: dict[Any, JsonObject]) -> Json
     elif kind is not None:
         content = {_JSON: {"schema": _schema(kind, schema_of)}}
         answer["content"] = _many(content) if route.batch else content
+    if route.links:
+        answer["links"] = {link.to: _link(link) for link in route.links}
     return answer
+
+
+def _link(link: Link) -> JsonObject:
+    shown: JsonObject = {"operationId": link.to}
+    if link.parameters:
+        shown["parameters"] = _members(link.parameters)
+    if link.body:
+        shown["requestBody"] = _members(link.body)
+    return shown
+
+
+def _members(named: Mapping[str, str]) -> JsonObject:
+    return {name: f"$response.body#/{member}" for name, member in named.items()}
 
 
 def _many(content: JsonObject) -> JsonObject:

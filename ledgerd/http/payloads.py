@@ -37,7 +37,14 @@ Text = Annotated[str, Meta(max_length=256)]
 DECIMAL_SCHEMA = {
     "anyOf": [
         {"type": "string", "pattern": "^[0-9]{1,13}(\\.[0-9]{1,2})?$"},
-        {"type": "number", "minimum": 0},
+        {"type": "number", "minimum": 0, "maximum": 9_999_999_999_999.99},
+    ],
+    "examples": ["207.00"],
+}
+MORE_THAN_ZERO_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "pattern": "^(?!0+(\\.0+)?$)[0-9]{1,13}(\\.[0-9]{1,2})?$"},
+        {"type": "number", "minimum": 0.01, "maximum": 9_999_999_999_999.99},
     ],
     "examples": ["207.00"],
 }
@@ -46,6 +53,13 @@ RawRupees = Annotated[
     Meta(
         description="Rupees: a string or number written as digits with at most two decimals.",
         extra_json_schema=DECIMAL_SCHEMA,
+    ),
+]
+RawAmount = Annotated[
+    msgspec.Raw,
+    Meta(
+        description="Rupees, more than none: a string or number written as digits with at most two decimals.",
+        extra_json_schema=MORE_THAN_ZERO_SCHEMA,
     ),
 ]
 RawPercent = Annotated[
@@ -71,7 +85,7 @@ class In(msgspec.Struct, forbid_unknown_fields=True):
 class ApplyLoan(In):
     """An application for a loan."""
 
-    amount: RawRupees
+    amount: RawAmount
     interest_rate: RawPercent
     tenure: Annotated[int, Meta(ge=1, description="Cycles of 30 days.")]
     repayment_plan: PlanName = "min_due"
@@ -204,7 +218,7 @@ class MakePayment(In):
     """A repayment, named by the caller's own transaction_id."""
 
     loan_id: Text
-    amount: RawRupees
+    amount: RawAmount
     transaction_id: TransactionId
     for_bill: (
         Annotated[int, Meta(ge=1, le=1_000_000, description="A guard: refuse while an older bill is unpaid.")]
@@ -275,14 +289,14 @@ class Statement(msgspec.Struct):
 class StartBillingRun(In):
     """A billing run for a date; today's when left out."""
 
-    date: str | None = None
+    date: Day | None = None
 
 
 class AdvanceClock(In):
     """How far to move the sandbox's date: `days`, or up to the date `to`."""
 
     days: Annotated[int, Meta(ge=1, le=3660)] | UnsetType = UNSET
-    to: str | UnsetType = UNSET
+    to: Day | UnsetType = UNSET
 
 
 class BillingRunShown(msgspec.Struct):

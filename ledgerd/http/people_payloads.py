@@ -9,6 +9,29 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ledgerd.http.payloads import Id, In, RawRupees, Rupees, Text
+from ledgerd.http.person import EMAIL_PATTERN
+
+
+def _text(description: str, **schema: object) -> Meta:
+    """A text as the document describes it; http/person.py and the vault are what checks it."""
+    return Meta(max_length=256, description=description, extra_json_schema=schema)
+
+
+Name = Annotated[
+    str,
+    _text("1 to 200 characters that show.", minLength=1, maxLength=200, pattern="\\S", examples=["Asha Rao"]),
+]
+Email = Annotated[
+    str, _text("An email address.", maxLength=254, pattern=f"^{EMAIL_PATTERN}$", examples=["asha@example.in"])
+]
+Password = Annotated[
+    str,
+    _text("8 to 256 characters, of any kind.", minLength=8, maxLength=256, examples=["a long passphrase"]),
+]
+Identity = Annotated[
+    str,
+    _text("An Aadhaar number: 12 digits, the last of which checks the others.", examples=["234567890124"]),
+]
 
 
 class Confidential(msgspec.Struct):
@@ -22,11 +45,11 @@ class Confidential(msgspec.Struct):
 class RegisterUser(Confidential, In):
     """A new borrower."""
 
-    name: Text
-    email: Text
-    aadhar_id: Text
+    name: Name
+    email: Email
+    aadhar_id: Identity
     annual_income: RawRupees
-    password: Text
+    password: Password
 
 
 class Login(Confidential, In):

@@ -13,7 +13,8 @@ PASSWORD_CHARACTERS_MAX = 256
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_EMAIL = re.compile(rf"(?P<local>{_ATOM}(?:\.{_ATOM})*)@{_LABEL}(?:\.{_LABEL})+", re.ASCII)
+EMAIL_PATTERN = rf"{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})+"
+_EMAIL = re.compile(EMAIL_PATTERN, re.ASCII)
 # Controls, surrogates, and the separators that break a line.
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 # They make what follows read backwards: a name could then pass for another one.
@@ -27,8 +28,9 @@ def valid_name(name: str) -> bool:
 
 def valid_email(email: str) -> bool:
     """Return whether it is one: dotted atoms, an @, and a domain of two labels or more."""
-    match = _EMAIL.fullmatch(email) if len(email) <= EMAIL_CHARACTERS_MAX else None
-    return match is not None and len(match["local"]) <= EMAIL_LOCAL_CHARACTERS_MAX
+    if len(email) > EMAIL_CHARACTERS_MAX or _EMAIL.fullmatch(email) is None:
+        return False
+    return len(email.partition("@")[0]) <= EMAIL_LOCAL_CHARACTERS_MAX
 
 
 def valid_password(password: str) -> bool:

@@ -14,17 +14,18 @@ import re
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final, cast
 
-from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 
 from ledgerd.http.edge import ALWAYS, REQUEST_ID, Edge
 from ledgerd.http.problems import CONTENT_TYPE, PROBLEMS, problem_bytes
 from ledgerd.observe import log
 
 HEADER_LINE_BYTES_MAX: Final = 8190
+_VERSIONS: Final = (HttpVersion11, HttpVersion10)
 
 _SLUGS: Final = {  # what aiohttp refuses, by status; the rest is malformed below 500 and a bug from there on
     404: "not-found",
@@ -116,6 +117,7 @@ class Connection(RequestHandler):
         finally:
             self._waiter = waiter
         if self._request_count != self._requests_seen:
+            self._refuse_other_versions(self._request_count - self._requests_seen)
             self._requests_seen = self._request_count
             self._body = self._messages[-1][1] if self._messages else EMPTY_PAYLOAD
             if self._head_timer is not None:
@@ -131,6 +133,16 @@ class Connection(RequestHandler):
             self._unread_id = sent_ids[-1].decode() if sent_ids else None
         if data and self._messages:  # without data aiohttp parses what was held back, and relies on its count
             self._next()
+
+    def _refuse_other_versions(self, newest: int) -> None:
+        """Have those among the newest requests refused that are in another HTTP than 1.0 or 1.1: the parser
+        takes 0.9, which has no headers to answer by, and 2.0, which is no text.
+        """
+        for place in range(-newest, 0):
+            message = self._messages[place][0]
+            if isinstance(message, RawRequestMessage) and message.version not in _VERSIONS:
+                refused = _ErrInfo(400, BadHttpMessage("another version of HTTP"), "")
+                self._messages[place] = (refused, EMPTY_PAYLOAD)
 
     # The express lane ----------------------------------------------------------------------------
 

@@ -80,6 +80,17 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """Where an answer leads, for the document: another call, and which of its parameters (or of its body's
+    fields) take which members of the answer.
+    """
+
+    to: str  # the operation's id
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One call. `scopes`: whose token is accepted, any one of them; empty for anyone without a token."""
 
@@ -97,6 +108,7 @@ class Route:
     parameters: tuple[Parameter, ...] = ()
     answers: dict[int, type[msgspec.Struct] | str | None] = field(default_factory=dict)  # str: a content type
     headers: dict[int, tuple[str, ...]] = field(default_factory=dict)  # status -> headers worth naming
+    links: tuple[Link, ...] = ()  # of every answer that is no problem
     problems: tuple[str, ...] = ()
     tag: str = "Operations"
     sandbox_only: bool = False

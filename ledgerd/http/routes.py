@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ledgerd.http import loans, operations, payloads, payments, people, people_payloads
-from ledgerd.http.route import Parameter, Route, Scope
+from ledgerd.http.route import Link, Parameter, Route, Scope
 
 BORROWER: frozenset[Scope] = frozenset({"borrower"})
 PAYER: frozenset[Scope] = frozenset({"borrower", "payments:write"})
@@ -18,8 +18,16 @@ LIMIT = Parameter(
     "How many at most.",
     schema={"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
 )
-CURSOR = Parameter("cursor", "query", "The `next_cursor` of the page before.")
+CURSOR = Parameter(
+    "cursor",
+    "query",
+    "The `next_cursor` of the page before.",
+    schema={"type": "string", "pattern": "^[0-7][0-9a-f]{15}$"},
+)
 LOAN_ID = Parameter("loan_id", "path", "The loan.", required=True)
+
+_THE_LOAN = {"loan_id": "loan_id"}
+_OF_A_LOAN = (Link("getLoan", _THE_LOAN), Link("getStatement", _THE_LOAN))
 
 _WITH_BODY = ("malformed", "invalid-fields", "unsupported-media-type", "body-too-large", "request-timeout")
 _BUSY = ("overloaded", "draining", "internal", "outcome-unknown")
@@ -99,11 +107,13 @@ ROUTES: tuple[Route, ...] = (
             Parameter(
                 "Idempotency-Key",
                 "header",
-                "The borrower's own name of this application: 1 to 64 of A-Za-z0-9._:-",
+                "The borrower's own name of this application: 1 to 64 of A-Za-z0-9._:-, bare or in quotes.",
+                schema={"type": "string", "pattern": '^"?[A-Za-z0-9._:-]{1,64}"?$'},
             ),
         ),
         answers={201: payloads.NewLoan, 200: payloads.NewLoan},
         headers={201: ("Location",), 200: ("Idempotent-Replayed",)},
+        links=(*_OF_A_LOAN, Link("makePayment", body=_THE_LOAN)),
         problems=("score-pending", "not-eligible", "idempotency-key-conflict", *_WITH_BODY, *_WRITES),
         tag="Loans",
     ),
@@ -144,6 +154,7 @@ ROUTES: tuple[Route, ...] = (
         body=payloads.MakePayment,
         answers={201: payloads.Receipt, 200: payloads.Receipt},
         headers={200: ("Idempotent-Replayed",)},
+        links=(*_OF_A_LOAN, Link("getPayment", {"transaction_id": "transaction_id"})),
         problems=(
             "loan-not-found",
             "transaction-id-conflict",
@@ -210,6 +221,7 @@ ROUTES: tuple[Route, ...] = (
         body=payloads.StartBillingRun,
         body_required=False,
         answers={200: payloads.BillingRunShown, 202: payloads.BillingRunShown},
+        links=(Link("getBillingRun", {"run_id": "run_id"}),),
         headers={202: ("Location",)},
         problems=("date-in-future", *_WITH_BODY, *_WRITES),
     ),

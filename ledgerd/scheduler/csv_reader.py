@@ -19,6 +19,9 @@ RECORD_BYTES_MAX: Final = 64 * 1024
 RECORD_LINES_MAX: Final = 100  # without it a hostile file has each of its lines read thousands of times
 BOM: Final = b"\xef\xbb\xbf"
 _NEVER_CLOSED: Final = "a quoted field is never closed"
+_OPEN_AT_END: Final = "unexpected end of data"  # as the csv module has it
+
+Lines = deque[tuple[bytes, int]]  # each with its size, more than its bytes where some were not kept
 
 # (line on which the record starts, offset in bytes of its end, its fields or why there are none, its text)
 Row = tuple[int, int, list[str] | str, str]
@@ -158,20 +161,27 @@ class CsvReader:
         sized = [(piece, len(piece)) for piece in pieces]
         if dropped:
             sized[0] = (sized[0][0], sized[0][1] + dropped)
-        lines = deque(chain(self._pending, sized))
+        lines: Lines = deque(chain(self._pending, sized))
         self._pending = []
         rows: list[Row] = []
         taken: list[tuple[bytes, int]] = []
+        quoted = _Quoted(self._bytes_max)
         reader = csv.reader(self._texts(lines, taken), strict=True)
         while lines or taken:
             try:
-                fields: list[str] | str = next(reader)
+                if quoted.count and quoted.never_closes(lines):
+                    taken.append(lines.popleft())
+                    fields: list[str] | str = _NEVER_CLOSED
+                else:
+                    fields = next(reader)
+                quoted.passed(taken)
             except (csv.Error, _UnreadableError) as error:
-                is_open = not lines and str(error) == "unexpected end of data"
+                is_open = not lines and str(error) == _OPEN_AT_END
                 if is_open and not is_end and not _is_full(taken):
                     self._pending = taken
                     break
                 fields = _reason(error, len(taken))
+                quoted.seen(taken[1:], ended_by_a_line=str(error) not in {_OPEN_AT_END, _NEVER_CLOSED})
                 lines.extendleft(reversed(taken[1:]))
                 del taken[1:]
                 reader = csv.reader(self._texts(lines, taken), strict=True)
@@ -186,19 +196,85 @@ class CsvReader:
 
     def _texts(self, lines: deque[tuple[bytes, int]], taken: list[tuple[bytes, int]]) -> Iterator[str]:
         """Hand the lines of one record after the other to the csv module, noting in `taken` which it took."""
+        taken_bytes = 0
         while lines:
-            if taken and (_is_full(taken) or sum(size for _, size in taken) + lines[0][1] > self._bytes_max):
+            if not taken:
+                taken_bytes = 0
+            elif _is_full(taken) or taken_bytes + lines[0][1] > self._bytes_max:
                 raise _UnreadableError(_NEVER_CLOSED)
             piece, size = lines.popleft()
             taken.append((piece, size))
-            if len(piece) > self._bytes_max:
-                raise _UnreadableError(f"the row is longer than {self._bytes_max} bytes")
-            if b"\0" in piece:
-                raise _UnreadableError("the row has a NUL byte")
-            try:
-                yield piece.decode()
-            except UnicodeDecodeError:
-                raise _UnreadableError("the row is not valid UTF-8") from None
+            taken_bytes += size
+            yield _text(piece, self._bytes_max)
+
+
+def _text(piece: bytes, bytes_max: int) -> str:
+    if len(piece) > bytes_max:
+        raise _UnreadableError(f"the row is longer than {bytes_max} bytes")
+    if b"\0" in piece:
+        raise _UnreadableError("the row has a NUL byte")
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        raise _UnreadableError("the row is not valid UTF-8") from None
+
+
+class _Quoted:
+    """What is known of the lines that come next: how many of them stay within quotes when they begin there,
+    as they did for a record that was never closed.
+
+    A record that is open behind its own line goes the same way through them, so they need not be read anew
+    for each: without this, a file whose lines each leave a quote open takes a hundred times as long.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0  # of those lines
+        self.count = 0
+        self._ends = False  # the line after them can't be read from within quotes
+
+    def seen(self, lines: list[tuple[bytes, int]], *, ended_by_a_line: bool) -> None:
+        """Note the lines behind the first of a record that failed, the last of which ended it, or a limit."""
+        self._ends = ended_by_a_line and bool(lines)
+        self.count = len(lines) - self._ends
+        self._bytes = sum(size for _, size in lines[: self.count])
+
+    def passed(self, taken: list[tuple[bytes, int]]) -> None:
+        """Note that a record took these lines."""
+        if len(taken) > 1 or not self.count:
+            self.count, self._bytes, self._ends = 0, 0, False
+        else:
+            self.count -= 1
+            self._bytes -= taken[0][1]
+
+    def never_closes(self, lines: Lines) -> bool:
+        """Return whether a record that begins with the first of these lines is known never to close."""
+        first = lines[0][0]
+        if b'"' not in first or self._state(first, "") != _OPEN_AT_END:
+            return False
+        while not self._ends:
+            if self.count == len(lines):
+                return False  # what follows has not come
+            piece, size = lines[self.count]
+            if self.count >= RECORD_LINES_MAX or self._bytes + size > self._bytes_max:
+                return True
+            state = self._state(piece, '"')
+            if state is None:
+                return False
+            if state == _OPEN_AT_END:
+                self.count += 1
+                self._bytes += size
+            else:
+                self._ends = True
+        return True
+
+    def _state(self, piece: bytes, before: str) -> str | None:
+        """Read one line and return why it is no whole record, or None when it is one."""
+        try:
+            next(csv.reader([before + _text(piece, self._bytes_max)], strict=True))
+        except (csv.Error, _UnreadableError) as error:
+            return str(error)
+        return None
 
 
 def _is_full(taken: list[tuple[bytes, int]]) -> bool:

@@ -7,6 +7,7 @@ logged as an error, and no secret that was sent or received may stand in the log
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import logging
@@ -19,6 +20,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import jwt
 import msgspec
 import structlog
 from aiohttp import TCPConnector
@@ -363,6 +365,27 @@ class World:
             assert self.errors_allowed or json.loads(line)["level"] not in {"error", "critical"}, line
         for secret in self.secrets:
             assert secret not in text, f"a secret stands in the log: {secret[:12]}.."
+
+
+# Tokens of other hands --------------------------------------------------------------------------
+
+
+def forged(world: World, claims: dict[str, Any], header: dict[str, Any], key: object = None) -> str:
+    """A token with these claims and header, signed by `key` (ours, when None is given) with EdDSA."""
+    keyring = world.service.services.tokens._keyring  # the real one: what differs is the rest
+    whole = {"typ": "at+jwt", "kid": keyring.signing.kid, **header}
+    return jwt.PyJWS().encode(json.dumps(claims).encode(), key or keyring.signing.private, "EdDSA", whole)
+
+
+def unsigned(header: dict[str, Any], claims: dict[str, Any], sign=lambda _: b"") -> str:
+    parts = [
+        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in (header, claims)
+    ]
+    text = ".".join(parts)
+    return f"{text}.{base64.urlsafe_b64encode(sign(text.encode())).rstrip(b'=').decode()}"
+
+
+# The table ---------------------------------------------------------------------------------------
 
 
 def day(number: int) -> str:

@@ -173,6 +173,27 @@ def test_an_answer_and_a_problem_can_share_a_status():
     assert VALIDATOR.is_valid(described)
 
 
+def test_an_answer_leads_on_by_members_that_it_has():
+    found = 0
+    for route in ROUTES:
+        operation = OPERATIONS[route.method, route.path]
+        for status, answer in operation["responses"].items():
+            if not route.links or int(status) not in route.answers:
+                assert "links" not in answer
+                continue
+            assert answer["links"].keys() == {link.to for link in route.links}
+            has = msgspec.structs.fields(route.answers[int(status)])
+            for name, link in answer["links"].items():
+                [to] = [one for one in ROUTES if one.name == name == link["operationId"]]
+                assert link.get("parameters", {}).keys() <= {parameter.name for parameter in to.parameters}
+                fields = link.get("requestBody", {})
+                assert not fields or fields.keys() <= set(to.body.__struct_fields__)
+                for expression in (*link.get("parameters", {}).values(), *fields.values()):
+                    assert expression.removeprefix("$response.body#/") in {field.name for field in has}
+                    found += 1
+    assert found >= 9
+
+
 def test_a_parameter_is_described():
     parameter = Parameter("limit", "query", "How many.", schema={"type": "integer"})
     route = Route("GET", "/x", "x", nothing, "X", parameters=(parameter,), answers={204: None})

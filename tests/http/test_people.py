@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import hmac
-import json
 from collections import Counter
 from urllib.parse import urlencode
 
@@ -16,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ledgerd.config import Identity
-from tests.http.outside import NOW_S, PASSWORD, Answer, Caller
+from tests.http.outside import NOW_S, PASSWORD, Answer, Caller, forged, unsigned
 
 NUMBER, OTHER_NUMBER, UNKNOWN_NUMBER = "234567890124", "999941057058", "496858245152"
 USER = ["user_id", "name", "email", "aadhar_id", "annual_income", "credit_score", "score_status"]
@@ -337,21 +335,6 @@ async def test_what_a_token_request_may_not_be(world):
 
 
 # Tokens that are none -----------------------------------------------------------------------------
-
-
-def forged(world, claims: dict, header: dict, key: object = None) -> str:
-    """A token with these claims and header, signed by `key` (ours, when None is given) with EdDSA."""
-    keyring = world.service.services.tokens._keyring  # the real one: what differs is the rest
-    whole = {"typ": "at+jwt", "kid": keyring.signing.kid, **header}
-    return jwt.PyJWS().encode(json.dumps(claims).encode(), key or keyring.signing.private, "EdDSA", whole)
-
-
-def unsigned(header: dict, claims: dict, sign=lambda _: b"") -> str:
-    parts = [
-        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in (header, claims)
-    ]
-    text = ".".join(parts)
-    return f"{text}.{base64.urlsafe_b64encode(sign(text.encode())).rstrip(b'=').decode()}"
 
 
 async def test_a_forged_token_is_turned_away(world, borrower):

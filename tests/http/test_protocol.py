@@ -146,6 +146,10 @@ async def test_one_address_has_so_many_connections():
 BAD_REQUESTS = {
     "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "version 9.9": b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+    "version 2.0": b"GET / HTTP/2.0\r\nHost: x\r\n\r\n",
+    "version 0.9": b"GET /\r\n\r\n",
+    "version 0.9 with headers": b"GET /\r\nHost: x\r\n\r\n",
+    "version 0.9 with a body": b"POST /\r\nHost: x\r\nContent-Length: 1\r\n\r\na",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
     "long line": b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
     "long header": b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 9000 + b"\r\n\r\n",

@@ -175,6 +175,22 @@ def test_memory_is_bounded(filler: bytes) -> None:
     assert peak < 1_000_000
 
 
+@given(FILES, st.integers(1, 12))
+def test_what_is_known_of_open_quotes_changes_no_row(data: bytes, copies: int) -> None:
+    """The reader that forgets it between any two lines reads the same."""
+    data = b"h\n" + data[2:] * copies
+    rows, offset, line = [], 0, 0
+    while offset < len(data):
+        reader = CsvReader(offset, line, record_bytes_max=SMALL)
+        found = [*reader.feed(data[offset:]), *reader.close()]
+        if not found:
+            break
+        rows.append(found[0])
+        offset = found[0][1]
+        line = data[:offset].count(b"\n")
+    assert rows == read(data, record_bytes_max=SMALL)
+
+
 def test_hostile_quotes_do_not_make_it_read_a_line_without_end() -> None:
     # each line leaves a quote open, whether or not it begins inside one
     rows = read(b"h\n" + b'x,a","b\n' * 500)
