@@ -105,7 +105,8 @@ class Committer:
         self._replies.discard(reply)
         self._on_their_way -= len(batch)
         if epoch != self._epoch:  # lost with the batch before it: refused, and its actors were read again
-            reply.exception()
+            if not reply.cancelled():
+                reply.exception()
             self._send_soon()
             return
         try:
