@@ -44,8 +44,11 @@ SCHEDULES = _pytest(
     "tests/actors/test_registry_schedules.py -k test_every_answer_follows",
 )
 ENGINE = _pytest("every schedule of the engine", "tests/storage/test_engine_schedules.py")
-SIMULATION = _pytest(
-    "the whole simulation", "tests/simulation/test_simulation.py -k test_every_answer_of_every_life", 240
+SIMULATION = Harness(
+    "the whole simulation",
+    ("-m", "tests.simulation", "--seeds", "80"),
+    300,
+    r"(?m)^seed [0-9]+ of .* fails",
 )
 LIVES = _pytest("lives of the rules beside the reference", "tests/domain/test_loan_lives.py")
 LIFE = _pytest("lives over HTTP beside the reference", "tests/test_life.py", 240)

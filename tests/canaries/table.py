@@ -122,6 +122,11 @@ CANARIES = (
         ONCE,
         harness.BILLING,
         (
+            (
+                "scheduler/billing.py",
+                "        await self._store.project_through(self._registry.committer.head_seq)\n        run.due",
+                "        run.due",
+            ),
             ("storage/engine.py", "if stored.version > version:", "if stored.version > version + len(tail):"),
             (
                 "storage/journal.py",
@@ -199,7 +204,19 @@ CANARIES = (
             (
                 "domain/money.py",
                 "return divide_half_even(amount_paise * percent_hundredths, 10_000)",
-                "return round(amount_paise * (percent_hundredths / 10_000))",
+                "return int(amount_paise * percent_hundredths / 10_000 + 0.5)",
+            ),
+        ),
+    ),
+    Canary(
+        "read money as a float",
+        EXACT,
+        harness.LIFE,
+        (
+            (
+                "domain/money.py",
+                'int(whole + fraction if len(fraction) == 2 else f"{whole}{fraction}0")',
+                "int(float(text) * 100)",
             ),
         ),
     ),

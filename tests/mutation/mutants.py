@@ -80,6 +80,8 @@ def _changes(node: ast.AST, inside: str) -> Iterator[Change]:
                 continue
             if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):  # a docstring
                 continue
+            if isinstance(child, ast.Subscript) and ast.unparse(child.value) == "Literal":  # a type
+                continue
 
             def put(new: ast.AST, place: int = place, value: object = value, field: str = field) -> None:
                 if isinstance(value, list):
