@@ -44,21 +44,24 @@ from ledgerd.storage.engine import Engine
 from ledgerd.storage.files import open_memory
 from ledgerd.storage.ports import StoreError
 from ledgerd.storage.remote import RemoteStore
+from ledgerd.storage.room import LOOK_S, Reserved, Room, free_bytes
 from ledgerd.storage.runs import check_clock
 from ledgerd.storage.vault import Vault, load_or_create_vault_keys
 
 
 class Chance:
-    """Where time and randomness come from."""
+    """Where time and randomness come from, and how much room there is."""
 
     def __init__(
         self,
         time_s: Callable[[], float] = time.time,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
         random_bits: Callable[[int], int] | None = None,
+        free_bytes: Callable[[Path], int] = free_bytes,
     ) -> None:
         self.time_s = time_s
         self.random_bytes = random_bytes  # for secrets
+        self.free_bytes = free_bytes  # of a folder's disk
         # For ids, which only have to differ.
         self.random_bits = random_bits or random.Random(random_bytes(32)).getrandbits  # noqa: S311
 
@@ -117,7 +120,27 @@ class Service:
             self._set_alarm("billing", config.scheduler.billing_cron, self.billing.tonight)
         self._set_alarm("scoring", config.scheduler.scoring_cron, self.scoring.refresh)
         self.begin(self.billing.catch_up(start_day or 0))
+        self._watch = asyncio.get_running_loop().create_task(self._watch_room())
+        self.stack.callback(self._watch.cancel)
         self.scoring.watch(lambda: asyncio.sleep(config.scoring.watch_s))
+
+    async def _watch_room(self) -> None:
+        """Look at the disk, tell when it gets full, and go on with what was refused when it no longer is."""
+        room = self.registry.room
+        while True:
+            if room.look():
+                self.hear_of_room()
+            await asyncio.sleep(LOOK_S)
+
+    def hear_of_room(self) -> None:
+        """The disk has become full, or has room again."""
+        room = self.registry.room
+        figures = {"free_bytes": room.free_bytes, "reserve_bytes": room.reserve_bytes}
+        if room.is_short:
+            log.error("the disk is nearly full: what writes is refused until there is room", **figures)
+        else:
+            log.info("the disk has room again", **figures)
+            self.begin(self.billing.catch_up(self.config.clock.sandbox_start_day or 0))
 
     def _set_alarm(self, name: str, line: str, work: Callable[[], Awaitable[object]]) -> None:
         alarm = Alarm(name, line, self.config.clock.zone, work, self.chance.time_s)
@@ -175,11 +198,11 @@ async def _compose(service: Service, *, background: bool) -> None:
     await store.write("interrupt_runs", clock.now_ms())
     ids = Ids(chance.time_s, chance.random_bits)
     service.registry = registry = Registry(
-        store, store.opened, clock, _actor_limits(config), metrics, service.break_down
+        store, store.opened, clock, _actor_limits(config), metrics, service.break_down, _room(service)
     )
     stack.callback(registry.close)
     service.scoring = scoring = Scoring(
-        store,
+        Reserved(store, registry.room),
         identities,
         score_rules(config),
         config.scoring.transactions_path,
@@ -278,6 +301,16 @@ async def _open_clock(service: Service) -> Clock:
         # At once: a crash after midnight, and a clock set back meanwhile, must not bring yesterday again.
         clock.on_new_day = lambda day: service.begin(store.write("save_clock", "system", day))
     return clock
+
+
+def _room(service: Service) -> Room:
+    """Look at the database's disk."""
+    storage, chance = service.config.storage, service.chance
+    path = storage.tables_path
+    room = Room(storage.reserve_bytes, None if path is None else lambda: chance.free_bytes(path.parent))
+    if room.look():
+        log.error("the disk is nearly full: what writes is refused", free_bytes=room.free_bytes)
+    return room
 
 
 def _actor_limits(config: Config) -> ActorLimits:

@@ -30,6 +30,7 @@ Days = Annotated[int, Meta(ge=1, le=366)]
 Networks = Annotated[list[Text], Meta(description='a list such as ["10.0.0.0/8", "192.0.2.1"]')]
 Score = Annotated[int, Meta(ge=0, le=1_000_000)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Mebibytes = Annotated[int, Meta(ge=0, le=1_048_576)]
 
 
 def _hundredths(text: str) -> int:
@@ -78,11 +79,17 @@ class Storage(Section, frozen=True):
     tail_events: Count = 200_000
     projection_batch: Count = 2000
     index_batch: Count = 100_000
+    reserve_mib: Mebibytes = 256
 
     def __post_init__(self) -> None:
         path = self.url.removeprefix(SQLITE_URL)
         if not self.url.startswith(SQLITE_URL) or path in {"", "/"} or path.endswith(("/", "/..")):
             raise ValueError('url: write "sqlite:///relative.db" or "sqlite:////absolute.db"')
+
+    @property
+    def reserve_bytes(self) -> int:
+        """Room on the disk that what can be refused may not use."""
+        return self.reserve_mib << 20
 
     @property
     def tables_path(self) -> Path | None:

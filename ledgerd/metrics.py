@@ -297,6 +297,13 @@ class Metrics:
         wal_bytes = self._gauge("ledgerd_wal_bytes", "Size of a database's write-ahead log.", "file")
         self.database_bytes = {file: database_bytes.labels(file) for file in files}
         self.wal_bytes = {file: wal_bytes.labels(file) for file in files}
+        self.disk_free_bytes = self._gauge("ledgerd_disk_free_bytes", "Room on the database's disk.")
+        self.disk_reserve_bytes = self._gauge(
+            "ledgerd_disk_reserve_bytes", "Room that is kept free: with less, what writes is refused."
+        )
+        self.storage_full = self._gauge(
+            "ledgerd_storage_full", "1 while there is less room than the reserve, else 0."
+        )
 
     def _define_billing(self) -> None:
         self.billing_bills_total = self._counter("ledgerd_billing_bills", "Bills issued by billing runs.")

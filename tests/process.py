@@ -148,16 +148,18 @@ def _content(file: TextIO) -> str:
 
 
 class Service:
-    """`ledgerd serve`, ready to be spoken to; AssertionError with its log when it does not get ready."""
+    """`ledgerd serve` with `extra` in its environment, ready to be spoken to; AssertionError with its log
+    when it does not get ready.
+    """
 
-    def __init__(self, config_path: Path) -> None:
+    def __init__(self, config_path: Path, **extra: str) -> None:
         self.config: Config = load_config(config_path, {})
         self.config_path = config_path
         self.log: list[str] = []
         self.port = 0
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ledgerd", "serve", "--config", str(config_path)],
-            env=environment(),
+            env=environment(**extra),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -229,9 +231,9 @@ class Service:
 
 
 @contextmanager
-def serving(config_path: Path) -> Iterator[Service]:
+def serving(config_path: Path, **extra: str) -> Iterator[Service]:
     """Serve for as long as the block lasts; a service that the block has ended is left alone."""
-    service = Service(config_path)
+    service = Service(config_path, **extra)
     try:
         yield service
     except BaseException:

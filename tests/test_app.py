@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from ledgerd import app
 from ledgerd.app import open_service, score_rules
 from ledgerd.config import Auth, Clock, Lending, Scoring
 from ledgerd.sample import write_sample
@@ -354,3 +355,38 @@ async def test_without_its_store_the_service_says_unknown_and_wants_to_end(open_
             assert again.status == 200 if answer.status == 201 else again.status in {200, 201}
         assert (await world.pay(borrower, loan, "1.00", "before")).status == 200
         assert (await world.loan(borrower, loan))["principal_received"] == "41.00"
+
+
+# Room on the disk -----------------------------------------------------------------------------------
+
+
+async def test_a_disk_that_fills_is_noticed_and_what_is_due_is_billed_when_there_is_room(
+    open_world, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(app, "LOOK_S", 0)
+    async with open_world(storage=on_disk(tmp_path)) as world:
+        borrower = await world.borrower()
+        loan_id = (await world.lend(borrower))["loan_id"]
+        free = [0]
+        world.service.chance.free_bytes = lambda _folder: free[0]
+        world.service.start_jobs()
+        room = world.service.registry.room
+        await until(lambda: room.is_short)
+        pay = {"loan_id": loan_id, "amount": "1.00", "transaction_id": "t"}
+        assert (await world.post("/api/make-payment/", pay, borrower)).slug == "storage-full"
+        gauges = (await world.get("/metrics", world.ops)).body.decode()
+        assert "\nledgerd_storage_full 1.0\n" in gauges
+        assert "\nledgerd_disk_free_bytes 0.0\n" in gauges
+        world.service.services.clock.set(world.today.toordinal() + 30)  # without its run
+        free[0] = 2**40
+        await until(lambda: not room.is_short)
+        await world.service.end_jobs()
+        assert world.service.billing.latest()[2:5] == ["completed", 1, 1]
+        assert (await world.post("/api/make-payment/", pay, borrower)).status == 201
+        world.errors_allowed = True  # the log says that the disk is full
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not holds():  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0)

@@ -12,7 +12,7 @@ from functools import partial
 
 from ledgerd.actors.loan_actor import Pending
 from ledgerd.metrics import Metrics
-from ledgerd.storage.ports import AppendReply, Entry, Opened, Store
+from ledgerd.storage.ports import AppendReply, BatchLost, Entry, Opened, Store
 
 BATCHES_IN_FLIGHT = 2
 BATCH_ENTRIES_MAX = 2_000
@@ -23,12 +23,18 @@ class Committer:
     """Sends entries to the store in the order they were put, and acknowledges them by identity."""
 
     def __init__(
-        self, store: Store, opened: Opened, metrics: Metrics, on_broken: Callable[[BaseException], None]
+        self,
+        store: Store,
+        opened: Opened,
+        metrics: Metrics,
+        on_broken: Callable[[BaseException], None],
+        on_lost: Callable[[str], None],
     ) -> None:
         self._store = store
         self._epoch = opened.epoch
         self._metrics = metrics
         self._on_broken = on_broken
+        self._on_lost = on_lost  # a batch: whoever waits for something durable waits in vain
         self._loop = asyncio.get_running_loop()
         self._queue: list[tuple[Pending, Entry]] = []
         self._scheduled = False
@@ -87,18 +93,30 @@ class Committer:
             return
         self._replies.add(reply)
         self._on_their_way += len(batch)
-        reply.add_done_callback(partial(self._on_reply, batch, self._metrics.now_s()))
+        reply.add_done_callback(partial(self._on_reply, self._epoch, batch, self._metrics.now_s()))
 
     def _on_reply(
-        self, batch: list[tuple[Pending, Entry]], started_s: float, reply: asyncio.Future[AppendReply]
+        self,
+        epoch: int,
+        batch: list[tuple[Pending, Entry]],
+        started_s: float,
+        reply: asyncio.Future[AppendReply],
     ) -> None:
         self._replies.discard(reply)
         self._on_their_way -= len(batch)
+        if epoch != self._epoch:  # lost with the batch before it: refused, and its actors were read again
+            reply.exception()
+            self._send_soon()
+            return
         try:
             appended = reply.result()
             if not self.broken:
                 self.acknowledged_s = self._metrics.observe_commit(started_s, len(batch))
                 self.acknowledge([pending for pending, _ in batch], appended)
+        except BatchLost as lost:
+            self._epoch = lost.epoch
+            self._queue.clear()
+            self._on_lost(str(lost))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - likewise
             self._break(error)
         self._send_soon()

@@ -11,6 +11,8 @@ What happens when ..           the caller hears        the actor
 a rule refuses                 the rejection           goes on
 decide raises (a bug)          ActorFailed             answers what is pending, is then read again from disk
 the loan can't be loaded       the store's error       is forgotten
+the disk is nearly full        storage-full            goes on: a retry of what counted is a replay
+the disk fills under a batch   StoreError: unknown     is forgotten, and read again
 the journal can't commit       StoreError: unknown     ends with the process
 """
 
@@ -94,6 +96,11 @@ class LoanActor:
         """Nothing waits here: it can be forgotten."""
         return not self.mailbox and not self.pending
 
+    @property
+    def is_ahead(self) -> bool:
+        """Something was decided here that is not known to be on disk."""
+        return any(not each.durable for each in self.pending)
+
     def loaded_as(self, loaded: Loaded) -> None:
         """Take the state that the store has."""
         self.loan, self.version, self.head_hash = loaded.loan, loaded.version, loaded.head_hash
@@ -122,6 +129,8 @@ class LoanActor:
             self._wait(Pending(self, message, known, durable=True))
             return
         outcome = decide(self.loan, command, today)
+        if self._registry.room.is_short and not isinstance(outcome, Rejection) and outcome:
+            outcome = Rejection("storage-full")
         if isinstance(outcome, Rejection):
             # A refusal that may be a retry: only the journal knows whether the key has counted.
             asks = key is not None and outcome.code != "loan-not-found"

@@ -19,7 +19,9 @@ from ledgerd.actors.messages import Accepted, Answer, Message, Overloaded, Repla
 from ledgerd.clock import Clock
 from ledgerd.domain.commands import Command, Rejection, Repay
 from ledgerd.metrics import UNTRACED, Metrics, Trace
+from ledgerd.observe import log
 from ledgerd.storage.ports import Opened, Store, StoreError
+from ledgerd.storage.room import Room
 
 LOAD_LOANS_MAX = 500  # loans read in one query
 MESSAGES_A_TURN = 64  # of one mailbox, before others run
@@ -49,12 +51,14 @@ class Registry:
         limits: ActorLimits,
         metrics: Metrics,
         on_broken: Callable[[BaseException], None],
+        room: Room | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
         self.limits = limits
         self.metrics = metrics
-        self.committer = Committer(store, opened, metrics, self._break)
+        self.room = room or Room()
+        self.committer = Committer(store, opened, metrics, self._break, self._lose_undurable)
         self._on_broken = on_broken
         self.in_flight = 0
         self._loop = asyncio.get_running_loop()
@@ -231,6 +235,13 @@ class Registry:
         for actor in self._actors.values():
             actor.lose(reason)
         self._on_broken(error)
+
+    def _lose_undurable(self, reason: str) -> None:
+        """The disk had no room for a batch: forget every loan that is ahead of the disk, to be read again."""
+        log.error("a batch was lost: what it asked for is unknown to its callers", reason=reason)
+        for actor in [each for each in self._actors.values() if each.is_ahead]:
+            self._forget(actor)
+            actor.lose(reason)
 
     # Activation ----------------------------------------------------------------------------------
 

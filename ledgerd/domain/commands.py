@@ -14,6 +14,7 @@ RejectionCode = Literal[
     "no-such-bill",
     "past-due-unpaid",
     "amount-exceeds-payoff",
+    "storage-full",  # no rule's: the actors refuse what the disk may have no room for
 ]
 
 

@@ -36,10 +36,11 @@ from ledgerd.http.services import Services
 from ledgerd.http.tokens import BadToken, Caller
 from ledgerd.metrics import PAYMENT_ROUTE, Metrics, Trace
 from ledgerd.observe import AccessLog, log
-from ledgerd.storage.ports import StoreError
+from ledgerd.storage.ports import StorageFull, StoreError
 
 _encode = msgspec.json.Encoder().encode
 _RETRY: Final = {"Retry-After": "1"}
+_RETRY_LATER: Final = {"Retry-After": "10"}  # somebody has to make room
 _CHALLENGE: Final = 'Bearer realm="ledgerd"'
 _ALWAYS_OPEN: Final = frozenset({"livez", "readyz", "metrics", "jwks"})
 
@@ -197,6 +198,11 @@ def draining() -> Problem:
     return Problem("draining", "The service is stopping.", {}, _RETRY)
 
 
+def storage_full() -> Problem:
+    """The problem of what can't be written for want of room."""
+    return Problem("storage-full", "The disk is nearly full: nothing was done.", {}, _RETRY_LATER)
+
+
 def bearer(authorization: str | None) -> str:
     """Return the token in the Authorization header; raises Problem `unauthorized` without one."""
     if authorization is None:
@@ -231,6 +237,8 @@ def problem_of(error: Exception, route: Route, request_id: str) -> Problem:
             return Problem("overloaded", f"Try again: {error}.", {}, _RETRY)
         case Busy():
             return Problem("overloaded", "Too many passwords wait to be looked at.", {}, _RETRY)
+        case StorageFull():
+            return storage_full()
         case StoreError() | ActorFailed() | Late():
             log.error("outcome unknown", route=route.path, request_id=request_id, error=str(error))
             return Problem("outcome-unknown", "Send it again, the same.")

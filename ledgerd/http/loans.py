@@ -13,6 +13,7 @@ from ledgerd.domain.loan import evolve
 from ledgerd.domain.money import daily_rate, rupees
 from ledgerd.http import payloads, present
 from ledgerd.http.bodies import FieldErrors, bad_cursor, decimal_literal, is_transaction_id, page_limit
+from ledgerd.http.endpoint import storage_full
 from ledgerd.http.problems import Problem
 from ledgerd.http.route import Call, Reply
 from ledgerd.http.services import Services
@@ -41,7 +42,7 @@ async def apply_loan(services: Services, call: Call) -> Reply:
     loan_id = services.ids.new()
     answer = await services.registry.ask(loan_id, command, new=True)
     if isinstance(answer, Rejection):
-        raise Problem(answer.code, KEY_CONFLICT)
+        raise storage_full() if answer.code == "storage-full" else Problem(answer.code, KEY_CONFLICT)
     assert isinstance(answer, Accepted | Replayed)
     # Once it is in the tables, lists show the loan, and a cold load finds it, without a special case.
     await services.store.project_through(services.registry.committer.head_seq)

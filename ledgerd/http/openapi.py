@@ -51,6 +51,7 @@ _PROBLEM_HEADERS: Final = {
     "score-pending": "Retry-After",
     "too-many-attempts": "Retry-After",
     "overloaded": "Retry-After",
+    "storage-full": "Retry-After",
     "draining": "Retry-After",
 }
 _REQUEST_ID: Final = Parameter(

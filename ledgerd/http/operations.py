@@ -34,6 +34,7 @@ async def start_billing_run(services: Services, call: Call) -> Reply:
     through = today if body.date is None else business_date("date", body.date)
     if through > today:
         raise Problem("date-in-future", f"Today's business date is {format_day(today)}.")
+    services.registry.room.check()
     row, ended = await services.billing.start(through)
     shown = run_shown(row)
     if ended:
@@ -79,6 +80,7 @@ async def advance_clock(services: Services, call: Call) -> Reply:
     elif max(to, today + days) > LAST_DAY:
         errors.add("days" if days else "to", "is past the end of the calendar")
     errors.check()
+    services.registry.room.check()
     rows = await services.billing.advance(days=days, to=to)
     shown = [run_shown(row) for row in rows]
     return Reply(200, payloads.ClockAdvanced(format_day(services.clock.today()), shown))
@@ -144,6 +146,11 @@ def _set_gauges(services: Services) -> None:
         if path is not None:
             gauges.database_bytes[file].set(_size_bytes(path))
             gauges.wal_bytes[file].set(_size_bytes(path.with_name(f"{path.name}-wal")))
+    room = registry.room
+    if room.free_bytes is not None:
+        gauges.disk_free_bytes.set(room.free_bytes)
+    gauges.disk_reserve_bytes.set(room.reserve_bytes)
+    gauges.storage_full.set(room.is_short)
     run = services.billing.latest()
     if run is not None:
         _, _, status, due, billed, failed, *_ = run

@@ -10,7 +10,7 @@ from ledgerd.domain.events import PaymentRecorded, decode_event
 from ledgerd.domain.money import rupees
 from ledgerd.http import payloads, present
 from ledgerd.http.bodies import FieldErrors, decimal_literal, is_transaction_id
-from ledgerd.http.endpoint import problem_of
+from ledgerd.http.endpoint import problem_of, storage_full
 from ledgerd.http.loans import loan_not_found
 from ledgerd.http.problems import Problem
 from ledgerd.http.route import Call, Reply, Route
@@ -94,6 +94,8 @@ def reply_or_problem(
 
 def rejection_problem(rejection: Rejection) -> Problem:
     """Turn a refused payment into its problem."""
+    if rejection.code == "storage-full":
+        return storage_full()
     extras: dict[str, Any] = {}
     detail = _DETAILS.get(rejection.code, "")
     if rejection.payoff_paise is not None:

@@ -30,6 +30,7 @@ async def register_user(services: Services, call: Call) -> Reply:
         errors.add("password", "must be 8 to 256 characters")
     income_paise = errors.rupees("annual_income", body.annual_income, zero_allowed=True)
     errors.check()
+    services.registry.room.check()
     user = await services.accounts.register(
         body.name, body.email, body.aadhar_id, income_paise, body.password
     )

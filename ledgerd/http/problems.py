@@ -100,6 +100,11 @@ PROBLEMS: Final[dict[str, ProblemKind]] = {
     "overloaded": ProblemKind(
         503, "Overloaded", "A limit is reached. Nothing was done: try again as Retry-After says."
     ),
+    "storage-full": ProblemKind(
+        503,
+        "Storage full",
+        "The disk is nearly full. Nothing was done; reads go on. Try again as Retry-After says.",
+    ),
     "draining": ProblemKind(
         503, "Draining", "The service is stopping. Nothing was done: try again as Retry-After says."
     ),

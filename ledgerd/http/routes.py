@@ -23,6 +23,7 @@ LOAN_ID = Parameter("loan_id", "path", "The loan.", required=True)
 
 _WITH_BODY = ("malformed", "invalid-fields", "unsupported-media-type", "body-too-large", "request-timeout")
 _BUSY = ("overloaded", "draining", "internal", "outcome-unknown")
+_WRITES = ("storage-full", *_BUSY)
 
 ROUTES: tuple[Route, ...] = (
     Route(
@@ -34,7 +35,7 @@ ROUTES: tuple[Route, ...] = (
         "The credit score follows from the bank history within a second. A retry is 409 too: then log in.",
         body=people_payloads.RegisterUser,
         answers={201: people_payloads.UserShown},
-        problems=("already-registered", *_WITH_BODY, *_BUSY),
+        problems=("already-registered", *_WITH_BODY, *_WRITES),
         tag="People",
     ),
     Route(
@@ -46,7 +47,7 @@ ROUTES: tuple[Route, ...] = (
         "By `aadhar_id` or `email`, one of them. After repeated failures a growing delay applies.",
         body=people_payloads.Login,
         answers={200: people_payloads.TokensShown},
-        problems=("bad-credentials", "too-many-attempts", *_WITH_BODY, *_BUSY),
+        problems=("bad-credentials", "too-many-attempts", *_WITH_BODY, *_WRITES),
         tag="People",
     ),
     Route(
@@ -59,7 +60,7 @@ ROUTES: tuple[Route, ...] = (
         body=people_payloads.TokenRequest,
         form=True,
         answers={200: people_payloads.TokensShown},
-        problems=("bad-credentials", *_WITH_BODY, *_BUSY),
+        problems=("bad-credentials", *_WITH_BODY, *_WRITES),
         tag="People",
     ),
     Route(
@@ -71,7 +72,7 @@ ROUTES: tuple[Route, ...] = (
         "Every token of this login stops working at once.",
         scopes=ANY_TOKEN,
         answers={204: None},
-        problems=_BUSY,
+        problems=_WRITES,
         tag="People",
     ),
     Route(
@@ -103,7 +104,7 @@ ROUTES: tuple[Route, ...] = (
         ),
         answers={201: payloads.NewLoan, 200: payloads.NewLoan},
         headers={201: ("Location",), 200: ("Idempotent-Replayed",)},
-        problems=("score-pending", "not-eligible", "idempotency-key-conflict", *_WITH_BODY, *_BUSY),
+        problems=("score-pending", "not-eligible", "idempotency-key-conflict", *_WITH_BODY, *_WRITES),
         tag="Loans",
     ),
     Route(
@@ -151,7 +152,7 @@ ROUTES: tuple[Route, ...] = (
             "past-due-unpaid",
             "amount-exceeds-payoff",
             *_WITH_BODY,
-            *_BUSY,
+            *_WRITES,
         ),
         tag="Payments",
     ),
@@ -210,7 +211,7 @@ ROUTES: tuple[Route, ...] = (
         body_required=False,
         answers={200: payloads.BillingRunShown, 202: payloads.BillingRunShown},
         headers={202: ("Location",)},
-        problems=("date-in-future", *_WITH_BODY, *_BUSY),
+        problems=("date-in-future", *_WITH_BODY, *_WRITES),
     ),
     Route(
         "GET",
@@ -245,7 +246,7 @@ ROUTES: tuple[Route, ...] = (
         scopes=OPS,
         body=payloads.AdvanceClock,
         answers={200: payloads.ClockAdvanced},
-        problems=_WITH_BODY + _BUSY,
+        problems=(*_WITH_BODY, *_WRITES),
         sandbox_only=True,
         may_take_long=True,
     ),

@@ -24,7 +24,7 @@ from ledgerd.ids import Ids, format_id
 from ledgerd.metrics import Metrics
 from ledgerd.observe import log
 from ledgerd.scheduler.window import Window
-from ledgerd.storage.ports import Store, StoreError
+from ledgerd.storage.ports import StorageFull, Store, StoreError
 
 PAGE_LOANS = 20_000  # a page ends with a write, for which the run waits
 WIDER = 10  # times as many loans are under way when nobody pays
@@ -127,9 +127,9 @@ class Billing:
 
     async def tonight(self) -> None:
         """What the nightly alarm does: bill up to today, however many nights were missed. A stop that cuts
-        it off is no failure.
+        it off is no failure, nor is a full disk: that is told elsewhere, and the rest billed later.
         """
-        with suppress(Stopped):
+        with suppress(Stopped, StorageFull):
             await self.run(self._clock.today())
 
     async def catch_up(self, since: int) -> None:
@@ -203,6 +203,7 @@ class Billing:
             self._log(run)
 
     async def _bill_due(self, run: Run) -> None:
+        self._registry.room.check()
         await self._store.project_through(self._registry.committer.head_seq)
         run.due = await self._store.read("count_due", run.business_date)
         await self._bill_pages(run, self._window, self._window * WIDER)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -32,6 +32,7 @@ from ledgerd.scheduler.import_protocol import (
     framed,
 )
 from ledgerd.scheduler.rejects import RejectsFile
+from ledgerd.storage.ports import NamedStore, StorageFull
 
 T = TypeVar("T")
 
@@ -41,16 +42,6 @@ PIPE_BYTES = 4 * 1024 * 1024  # what is read ahead of the store: many parts, so 
 _ANSWERS = msgspec.msgpack.Decoder(Answer)
 
 Progress = Callable[[int, int, int], None]  # bytes done, bytes in all, rows a second
-
-
-class NamedStore(Protocol):
-    """What the import and the scoring ask of storage/ports.py's Store."""
-
-    async def read(self, name: str, *params: Any) -> Any:
-        """Run a named read."""
-
-    async def write(self, name: str, *params: Any) -> Any:
-        """Run a named write; durable when it returns."""
 
 
 class Identities(msgspec.Struct, frozen=True):
@@ -95,7 +86,8 @@ async def import_file(
 ) -> ImportSummary:
     """Import what is new in a file. `rejects_bytes` bounds its rejects file; `time_s` gives Unix seconds.
 
-    Raises ImportFailed when the file can't be read, is no such CSV, or another import gets in the way.
+    Raises ImportFailed when the file can't be read, is no such CSV, another import gets in the way, or
+    the disk has no room.
     """
     path = path.absolute()  # noqa: ASYNC240 - looks at no disk
     answer = await store.read("known_imports")
@@ -105,7 +97,10 @@ async def import_file(
     run = _Run(store, path, rejects, {entry.import_id: entry for entry in known}, answer["last_id"], time_s)
     async with _importing_process(request) as process:
         while not run.is_finished:
-            await run.take(await _next_answer(process, path))
+            try:
+                await run.take(await _next_answer(process, path))
+            except StorageFull as error:
+                raise ImportFailed(f"{path}: {error}: it goes on where it was when there is room") from None
             if on_progress is not None:
                 on_progress(run.bytes_done, max(run.bytes_done, run.size_bytes), run.rows_per_s)
     return run.summary()

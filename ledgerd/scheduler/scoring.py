@@ -19,10 +19,10 @@ from ledgerd.observe import log
 from ledgerd.scheduler.importer import (
     Identities,
     ImportSummary,
-    NamedStore,
     Progress,
     import_file,
 )
+from ledgerd.storage.ports import NamedStore
 
 USERS_A_BATCH: Final = 500
 TOUCHED_ROWS_A_PAGE: Final = 20_000

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 from ledgerd.actors.messages import Answer, Message, Overloaded
 from ledgerd.actors.registry import Registry
-from ledgerd.domain.commands import Command
+from ledgerd.domain.commands import Command, Rejection
 from ledgerd.storage.ports import StoreError
 
 LAG_EVENTS_MAX = 20_000  # further behind, the window waits for the projections
@@ -45,7 +45,7 @@ class Window:
     async def put(self, loan_ids: Iterable[int]) -> None:
         """Bring the command to these loans. Returns when it is on its way to all but a few that stepped back.
 
-        Raises StoreError once the journal broke.
+        Raises StoreError once the journal broke, and StorageFull when the disk has no room for more.
         """
         self._waiting.extend(loan_ids)
         await self._put_waiting(STEPPED_BACK_MAX)
@@ -86,6 +86,7 @@ class Window:
         return self._narrow if now_s < self._quiet_at_s else self._wide
 
     def _put(self, loan_id: int) -> bool:
+        self._registry.room.check()
         self._under_way += 1  # first: the answer may come before `put` returns
         try:
             message = Message(self._command, None, _Reply(self, loan_id))
@@ -103,6 +104,7 @@ class Window:
 
     async def _next_answer(self) -> None:
         await self._answer()
+        self._registry.room.check()
         committer = self._registry.committer
         if committer.broken:
             raise StoreError("the journal has ended: what is due is billed after the next start")
@@ -110,9 +112,10 @@ class Window:
             await self._registry.store.project_through(committer.head_seq)
 
     def hear(self, loan_id: int, outcome: Answer | Exception) -> None:
-        """Take what became of a loan. When the journal broke, that is no loan's failure."""
+        """Take what became of a loan. When the journal broke or has no room, that is no loan's failure."""
         self._under_way -= 1
-        if not self._registry.committer.broken:
+        is_refused = isinstance(outcome, Rejection) and outcome.code == "storage-full"
+        if not self._registry.committer.broken and not is_refused:
             self._tell(loan_id, outcome)
         self._answered.set()
 

@@ -14,15 +14,34 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ledgerd.domain.events import decode_event
 from ledgerd.domain.loan import Loan, evolve
 from ledgerd.storage import journal as journal_file
 from ledgerd.storage import once, pages, people, projections, runs, transactions
 from ledgerd.storage.chain import GENESIS
-from ledgerd.storage.journal import Journal
-from ledgerd.storage.ports import AppendReply, Entry, Loaded, Opened, StoredEvent, StoreError
+from ledgerd.storage.journal import DiskFull, Journal
+from ledgerd.storage.ports import (
+    AppendReply,
+    BatchLost,
+    Entry,
+    Loaded,
+    Opened,
+    StorageFull,
+    StoredEvent,
+    StoreError,
+)
 from ledgerd.storage.precedence import Precedence
-from ledgerd.storage.sqlite import Database, connect_reader, file_of, file_uri, snapshot, transact
+from ledgerd.storage.sqlite import (
+    Database,
+    connect_reader,
+    file_of,
+    file_uri,
+    is_disk_full,
+    snapshot,
+    transact,
+)
 from ledgerd.storage.tail import Tail
 
 READS: dict[str, Callable[..., Any]] = {**pages.READS, **runs.READS, **people.READS, **transactions.READS}
@@ -30,6 +49,7 @@ WRITES: dict[str, Callable[..., Any]] = {**runs.WRITES, **people.WRITES, **trans
 
 GATHER_EVENTS = 2_000  # how many events wait at most before they are projected ..
 GATHER_S = 0.5  # .. and for how long
+FULL_PAUSE_S = 1.0  # until the projector tries again what the disk had no room for
 GIVE_WAY_EVENTS = 4_000  # with more of them waiting a projection stands aside for nobody
 
 
@@ -110,7 +130,12 @@ class Engine:
     def _append(self, connection: sqlite3.Connection, epoch: int, entries: Sequence[Entry]) -> AppendReply:
         if epoch != self.opened.epoch:
             raise StoreError("fenced: another owner has opened this database")
-        verdicts = self._journal.append(connection, entries)
+        try:
+            verdicts = self._journal.append(connection, entries)
+        except DiskFull:
+            # Batches that are on their way were decided on this one.
+            self.opened = msgspec.structs.replace(self.opened, epoch=epoch + 1)
+            raise BatchLost(self.opened.epoch) from None
         return AppendReply(self._journal.head_seq, self._projected_seq, tuple(verdicts))
 
     def _appended(self) -> None:
@@ -155,7 +180,12 @@ class Engine:
 
     async def write(self, name: str, *params: Any) -> Any:
         with self._hurry():
-            return await self._tables.run(transact, WRITES[name], *params)
+            try:
+                return await self._tables.run(transact, WRITES[name], *params)
+            except sqlite3.OperationalError as error:
+                if is_disk_full(error):
+                    raise StorageFull("the disk is full") from error
+                raise
 
     @contextmanager
     def _hurry(self) -> Iterator[None]:
@@ -205,12 +235,24 @@ class Engine:
         )  # where events are added, so none is missed
         for start in range(0, len(events), self._slice_events):
             some = events[start : start + self._slice_events]
-            watermark: int = await self._tables.run(transact, projections.project, some, self._give_way)
+            watermark: int = await self._fold(projections.project, some, self._give_way)
             async with self._moved:
                 self._projected_seq = watermark
                 self._moved.notify_all()
             await self._index(2 * len(some))
         self._tail.drop()
+
+    async def _fold(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run one of the projector's transactions. When the disk has no room for it, it waits: the tail has
+        what it is about, and grows until payments are refused.
+        """
+        while True:
+            try:
+                return await self._tables.run(transact, function, *args)
+            except sqlite3.OperationalError as error:
+                if not is_disk_full(error):
+                    raise
+            await asyncio.sleep(FULL_PAUSE_S)
 
     def _give_way(self) -> None:
         """Called between rows that the projector writes."""
@@ -228,7 +270,7 @@ class Engine:
                 return
             await self._journal_db.run(lambda _: self._keys.turn())  # likewise
         rows, watermark = self._keys.take(count)
-        await self._tables.run(transact, once.merge, rows, watermark, self._give_way)
+        await self._fold(once.merge, rows, watermark, self._give_way)
         if watermark is not None:
             self._keys.drop()
 

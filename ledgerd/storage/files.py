@@ -187,6 +187,8 @@ def unusable(path: Path, error: sqlite3.Error) -> StoreError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what SQLite adds above it
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
         advice = "let this user write to it and to its folder, or name another in [storage] url"
+    elif code == sqlite3.SQLITE_FULL:
+        advice = "make room on its disk"
     else:
         advice = "restore it from a backup, or name another in [storage] url"
     return StoreError(f"{path}: {error}: {advice}")

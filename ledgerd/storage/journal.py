@@ -14,6 +14,7 @@ from ledgerd.storage.chain import GENESIS, batch_digest
 from ledgerd.storage.once import Keys, candidates, key_hash
 from ledgerd.storage.ports import Entry, NewEvent, StoredEvent, Verdict
 from ledgerd.storage.precedence import Precedence
+from ledgerd.storage.sqlite import is_disk_full
 from ledgerd.storage.tail import Tail
 
 # One statement for many rows: each that ends gives the interpreter's lock away, and may wait to have it back.
@@ -28,6 +29,10 @@ _SELECT_EVENT = "SELECT seq, loan_id, version, kind, once_key, hash, body FROM e
 
 # More than all entries of the batches that an owner has on their way at once.
 STALE_RUNS_MAX = 10_000
+
+
+class DiskFull(Exception):
+    """There was no room for a batch. Nothing of it was written."""
 
 
 class VersionGap(Exception):
@@ -60,14 +65,28 @@ class Journal:
     def append(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[Verdict]:
         """Append what may be appended, durably, and return the verdicts of the rest.
 
-        Raises sqlite3.Error when COMMIT fails: what became of the batch is then unknown, and the process must
-        stop.
+        Raises DiskFull when there is no room for it: everything is then as before, but what was decided on
+        these entries must not come any more. Raises sqlite3.Error when COMMIT fails otherwise: what became of
+        the batch is then unknown, and the process must stop.
         """
         self._precedence.begin()
         try:
             return self._append(connection, entries)
+        except sqlite3.OperationalError as error:
+            if not is_disk_full(error):
+                raise
+            self._make_certain(connection)
+            raise DiskFull from error
         finally:
             self._precedence.end()
+
+    def _make_certain(self, connection: sqlite3.Connection) -> None:
+        """See that the file is where it was before a batch that did not fit."""
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if head_seq(connection) != self.head_seq:
+            raise sqlite3.OperationalError("a batch that the disk had no room for is there all the same")
+        self._resume_at.clear()
 
     def _append(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[Verdict]:
         owners, hashes = self._owners(connection, entries)

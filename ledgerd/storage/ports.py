@@ -87,12 +87,40 @@ class StoreError(Exception):
     """The store refused or failed; the message is one line that says what to do."""
 
 
+class StorageFull(StoreError):
+    """There is no room on the disk: nothing was done."""
+
+
+class BatchLost(StoreError):
+    """The disk filled under a batch. The store knows what it has and goes on; appends are taken again with
+    this `epoch` alone, since what was decided on the batch never was.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__("the disk is full: the outcome is unknown")
+        self.epoch = epoch
+
+
+class NamedStore(Protocol):
+    """The named reads and writes alone."""
+
+    async def read(self, name: str, *params: Any) -> Any:
+        """Run a named read."""
+        ...
+
+    async def write(self, name: str, *params: Any) -> Any:
+        """Run a named write."""
+        ...
+
+
 class Store(Protocol):
-    """The seam itself. Any error at COMMIT, or an end of the socket, stops the process: see `StoreError`."""
+    """The seam itself. Any error at COMMIT but a full disk's, or an end of the socket, stops the process: see
+    `StoreError`.
+    """
 
     def append(self, epoch: int, entries: Sequence[Entry]) -> Awaitable[AppendReply]:
         """Append the entries in order, in one transaction and one sync. They are on their way when this
-        returns.
+        returns. Fails with BatchLost when the disk fills under them.
         """
         ...
 
@@ -105,7 +133,9 @@ class Store(Protocol):
         ...
 
     async def write(self, name: str, *params: Any) -> Any:
-        """Run a named write in a transaction of its own; durable when it returns."""
+        """Run a named write in a transaction of its own; durable when it returns. Raises StorageFull when the
+        disk has no room for it.
+        """
         ...
 
     async def project_through(self, seq: int) -> int:

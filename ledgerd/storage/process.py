@@ -29,7 +29,7 @@ import uvloop
 
 from ledgerd.storage.engine import Engine
 from ledgerd.storage.files import open_engine
-from ledgerd.storage.ports import Entry, StoreError
+from ledgerd.storage.ports import BatchLost, Entry, StorageFull, StoreError
 from ledgerd.storage.wire import Frames, Reply, Request, encoder, receive, transmit
 
 _append_args = msgspec.msgpack.Decoder(tuple[int, list[Entry]])
@@ -76,6 +76,8 @@ class Server:
     def _append(self, request: Request) -> Reply:
         try:
             reply = self._opened_engine().append_here(*_append_args.decode(request.args))
+        except BatchLost as lost:
+            return Reply(request.id, "full", msgspec.Raw(encoder.encode(lost.epoch)))
         except StoreError as error:
             return Reply(request.id, "refused", msgspec.Raw(encoder.encode(str(error))))
         return Reply(request.id, None, msgspec.Raw(encoder.encode(reply)))
@@ -91,6 +93,8 @@ class Server:
         try:
             # Encoded in here: what can't be encoded is a bug that its caller has to hear of, too.
             result = msgspec.Raw(encoder.encode(await self._call(request.method, request.args)))
+        except StorageFull as error:
+            failed, result = "full", str(error)
         except StoreError as error:
             failed, result = "refused", str(error)
         except OSError as error:  # a backup's folder

@@ -19,7 +19,16 @@ from typing import Any
 import msgspec
 
 from ledgerd.domain.events import BillIssued
-from ledgerd.storage.ports import AppendReply, Entry, Loaded, Opened, StoredEvent, StoreError
+from ledgerd.storage.ports import (
+    AppendReply,
+    BatchLost,
+    Entry,
+    Loaded,
+    Opened,
+    StorageFull,
+    StoredEvent,
+    StoreError,
+)
 from ledgerd.storage.wire import Frames, Reply, Request, encoder
 
 _reply = msgspec.msgpack.Decoder(Reply)
@@ -33,6 +42,11 @@ _decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
 _plain: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder()
 
 STOP_PATIENCE_S = 10.0
+
+
+def no_room(told: int | str) -> StoreError:
+    """Return the error of a full disk: a batch's comes with the epoch that goes on, another's with words."""
+    return BatchLost(told) if isinstance(told, int) else StorageFull(told)
 
 
 class RemoteStore:
@@ -111,6 +125,8 @@ class RemoteStore:
                 future.set_exception(RuntimeError(f"from the store: {error}"))
         elif reply.failed == "refused":
             future.set_exception(StoreError(_plain.decode(reply.result)))
+        elif reply.failed == "full":
+            future.set_exception(no_room(_plain.decode(reply.result)))
         else:
             future.set_exception(RuntimeError(f"in the store: {_plain.decode(reply.result)}"))
 

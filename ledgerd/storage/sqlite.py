@@ -136,6 +136,13 @@ def file_of(connection: sqlite3.Connection) -> str:
     return str(row[0] or "")
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether a statement failed for want of room on the disk, or in a quota. SQLite has undone its
+    transaction, and nothing of it is on disk. A sync that failed is something else: of that nothing is known.
+    """
+    return getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE}
+
+
 def transact(connection: sqlite3.Connection, function: Callable[..., Any], *args: Any) -> Any:
     """Run a function between BEGIN IMMEDIATE and COMMIT; roll back if it raises."""
     connection.execute("BEGIN IMMEDIATE")

@@ -22,10 +22,12 @@ class Request(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Reply(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Its answer. `failed` is how: a StoreError that says what to do, or a bug."""
+    """Its answer. `failed` is how: a StoreError that says what to do, a full disk (of an append, with the
+    epoch that goes on), or a bug.
+    """
 
     id: int
-    failed: Literal["refused", "broken"] | None
+    failed: Literal["refused", "full", "broken"] | None
     result: msgspec.Raw
 
 

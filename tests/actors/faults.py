@@ -158,7 +158,12 @@ COMING_AND_GOING = (
         "actor.lose(f\"the loan can't be read",
         "str(f\"the loan can't be read",
     ),
-    Fault("a broken journal answers nobody", registry, "actor.lose(reason)", "pass"),
+    Fault(
+        "a broken journal answers nobody",
+        registry,
+        "actor.lose(reason)\n        self._on_broken(error)",
+        "pass\n        self._on_broken(error)",
+    ),
     Fault(
         "goes on with a broken journal",
         committer,

@@ -186,3 +186,47 @@ async def test_while_projections_lag_nothing_is_taken_until_they_have_caught_up(
     view = world.ask(1)
     await world.quiet()
     assert isinstance(view.answer, View)
+
+
+@virtual
+async def test_a_batch_that_the_disk_had_no_room_for_is_unknown_and_the_service_goes_on():
+    world = await opened(3)
+    first = world.ask(1, world.repay("t1", 100))
+    await turns()
+    on_top = world.ask(1, world.repay("t2", 100))  # in a second batch, decided on the first
+    beside = world.ask(2, world.repay("t3", 100))
+    await turns()
+    queued = world.ask(1, world.repay("t4", 100))
+    await turns()
+    assert sizes(world) == [1, 2]
+    world.store.lose_append()
+    await world.quiet()
+    for lost in (first, on_top, beside, queued):
+        assert isinstance(lost.answer, StoreError)
+        assert "the outcome is unknown" in str(lost.answer)
+    assert not world.broken
+    again = [
+        world.ask(each.loan_id, world.repay(f"t{number}", 100))
+        for number, each in enumerate((first, on_top, beside, queued), 1)
+    ]
+    await world.quiet()
+    assert all(isinstance(each.answer, Accepted) for each in again)
+    assert [event.version for event in world.events() if event.loan_id == 1] == [1, 2, 3, 4]
+
+
+@virtual
+async def test_what_is_durable_is_answered_though_a_later_batch_is_lost():
+    world = await opened(1)
+    durable = world.ask(1, world.repay("t1", 100))
+    await turns()
+    world.store.process_append()
+    lost = world.ask(1, world.repay("t2", 100))
+    await turns()
+    world.store.lose_append()
+    await world.quiet()
+    assert isinstance(durable.answer, Accepted)
+    assert isinstance(lost.answer, StoreError)
+    seen = world.ask(1)
+    await world.quiet()
+    assert isinstance(seen.answer, View)
+    assert seen.answer.version == 2

@@ -13,6 +13,7 @@ from ledgerd.actors.registry import FORGOTTEN_A_TURN
 from ledgerd.domain.commands import IssueBills, Rejection
 from ledgerd.metrics import Trace
 from ledgerd.storage.ports import StoreError
+from ledgerd.storage.room import Room
 from tests.actors.laws import Laws
 from tests.actors.world import METRICS, START, WIDE, VirtualLoop, World, turns, virtual
 
@@ -71,6 +72,36 @@ async def test_so_much_in_flight_and_no_more():
     assert resident(world) == [1, 2]
     await world.quiet()
     world.ask(3)
+
+
+@virtual
+async def test_without_room_on_the_disk_what_counted_is_replayed_and_nothing_else_counts():
+    free = [10]
+    world = opened(1)
+    world.registry.room = Room(10, lambda: free[0])
+    world.ask(1, world.repay("t1", 100))
+    await world.quiet()
+    free[0] = 9
+    assert world.registry.room.look()
+    again = world.ask(1, world.repay("t1", 100))
+    new = world.ask(1, world.repay("t2", 100))
+    too_much = world.ask(1, world.repay("t3", 10**9))
+    applied = world.ask(2, world.disburse(100, "key"), new=True)
+    world.clock.set(START + 30)
+    due = world.ask(1, IssueBills(START + 30))
+    seen = world.ask(1)
+    await world.quiet()
+    assert isinstance(again.answer, Replayed)
+    assert new.answer == applied.answer == due.answer == Rejection("storage-full")
+    assert isinstance(too_much.answer, Rejection)
+    assert too_much.answer.code == "amount-exceeds-payoff"
+    assert isinstance(seen.answer, View)
+    assert len(world.events()) == 2
+    free[0] = 10
+    assert world.registry.room.look()
+    later = world.ask(1, world.repay("t2", 100))
+    await world.quiet()
+    assert isinstance(later.answer, Accepted)
 
 
 @virtual

@@ -26,7 +26,16 @@ from ledgerd.storage.files import _tie
 from ledgerd.storage.journal import Journal, events_after, head_seq
 from ledgerd.storage.migrate import migrate
 from ledgerd.storage.once import Keys, merge
-from ledgerd.storage.ports import AppendReply, Entry, Loaded, NewEvent, Opened, Store, StoreError
+from ledgerd.storage.ports import (
+    AppendReply,
+    BatchLost,
+    Entry,
+    Loaded,
+    NewEvent,
+    Opened,
+    Store,
+    StoreError,
+)
 from ledgerd.storage.sqlite import connect_writer
 from ledgerd.storage.tail import Tail
 
@@ -191,6 +200,15 @@ class HandStore:
         verdicts = self.journal.append(self.disk.connection, entries)
         reply = AppendReply(self.journal.head_seq, self.disk.projected_seq, tuple(verdicts))
         self.replies.append((future, self.append_failure or reply))
+
+    def lose_append(self) -> None:
+        """The disk has no room for the next batch; those behind it were decided on it, and are refused."""
+        self.disk.epoch += 1
+        _, future = self.appends.popleft()
+        self.replies.append((future, BatchLost(self.disk.epoch)))
+        while self.appends:
+            _, future = self.appends.popleft()
+            self.replies.append((future, StoreError("fenced")))
 
     def process_load(self, index: int = 0) -> None:
         loan_ids, future = self.loads.pop(index)

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from ledgerd.config import Limits
+from ledgerd.storage.room import Room
 from tests.http.edge import next_turns
 from tests.http.outside import Answer, on_disk
 from tests.http.test_express import ORDINARY, payment
@@ -430,3 +431,30 @@ async def test_a_restart_forgets_nothing(open_world, tmp_path):
     async with open_world(storage=on_disk(tmp_path), time=time) as world:
         assert (await world.pay(borrower, loan, payoff, "closing")).json["replayed"] is True
         assert refused(await world.pay(borrower, loan, "1.00"), 409, "loan-closed")
+
+
+async def test_a_nearly_full_disk_takes_nothing_new_and_goes_on_reading(world, borrower, loan):
+    before = {"loan_id": loan, "amount": "10.00", "transaction_id": "before"}
+    new = {**before, "transaction_id": "new"}
+    assert (await world.post("/api/make-payment/", before, borrower)).status == 201
+    free = [0]
+    room = world.service.registry.room = Room(1, lambda: free[0])
+    assert room.look()
+    answer = await world.post("/api/make-payment/", new, borrower)
+    assert refused(answer, 503, "storage-full")
+    assert answer.headers["Retry-After"] == "10"
+    assert (await world.post("/api/make-payment/", before, borrower)).status == 200
+    results = (await world.post("/api/make-payments/", [before, new], world.payer)).json
+    assert [result["status"] for result in results] == [503, 503]  # the client's ids are its own
+    for path, body, who in (
+        ("/api/apply-loan/", {"amount": "1.00", "interest_rate": "1", "tenure": 1}, borrower),
+        ("/api/billing-runs/", {}, world.ops),
+        ("/api/sandbox/advance-clock/", {"days": 1}, world.ops),
+    ):
+        assert refused(await world.post(path, body, who), 503, "storage-full"), path
+    assert refused(await world.register(), 503, "storage-full")
+    seen = await world.get(f"/api/loans/{loan}/", await world.log_in(borrower.identity))
+    assert seen.json["principal_received"] == "10.00"
+    free[0] = 1
+    assert room.look()
+    assert (await world.post("/api/make-payment/", new, borrower)).status == 201

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from ledgerd.scheduler import billing as billing_module
-from ledgerd.storage.ports import StoreError
+from ledgerd.storage.ports import StorageFull, StoreError
+from ledgerd.storage.room import Room
 from tests.scheduler.house import BORROWER, START, House, abandon, house
 from tests.scheduler.mortal import Disk, Mortal
 from tests.storage.books import add_borrower
@@ -116,3 +117,39 @@ async def test_two_billings_at_once_bill_each_loan_once():
         assert [run["status"] for run in runs] == ["completed", "completed"]
         assert sum(run["billed"] for run in runs) == 40
         await other.close()
+
+
+async def test_a_run_on_a_disk_without_room_is_interrupted_and_the_next_one_bills_the_rest(
+    lent: Disk, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(billing_module, "PAGE_LOANS", 3)
+    home = await lived(lent, Mortal(await lent.open()))
+    free = [1]
+    room = home.registry.room = Room(1, lambda: free[0])
+    append = home.engine.append
+
+    async def append_and_fill(*args: Any) -> Any:
+        reply = await append(*args)
+        free[0] = 0
+        room.look()
+        return reply
+
+    monkeypatch.setattr(home.engine, "append", append_and_fill)
+    with pytest.raises(StorageFull, match="reserve_mib"):
+        await home.billing.run(DUE)
+    monkeypatch.undo()
+    row = home.billing.latest()
+    assert row is not None
+    _, _, status, due, billed, failed, *_ = row
+    assert (status, due, failed) == ("interrupted", LOANS, 0)
+    assert billed < LOANS
+    await home.billing.tonight()  # is no failure
+    free[0] = 1
+    assert room.look()
+    await home.billing.catch_up(0)
+    row = home.billing.latest()
+    assert row is not None
+    assert (row[2], row[3] + billed, row[5]) == ("completed", LOANS, 0)
+    await home.engine.project_through(home.registry.committer.head_seq)
+    assert await home.engine.read("count_due", DUE) == 0
+    await abandon(home, lent)

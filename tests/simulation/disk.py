@@ -24,6 +24,7 @@ from ledgerd.storage.sqlite import connect_reader, connect_writer, file_uri
 from tests.simulation.machine import Machine, Process
 
 SECTOR = 512
+WAL_HEADER = 32
 FILES = ("journal", "tables")
 BORROWERS = (1, 2, 3)
 Image = tuple[bytes, bytes]  # a file and its WAL
@@ -39,7 +40,7 @@ class Habits:
     def __init__(self, machine: Machine, *, faulty: bool) -> None:
         chance = machine.chance
         self.slow_s = chance.choice([0.0, 0.002, 0.02, 2.0 if faulty else 0.02])
-        self.fails = chance.choice([0.0, 0.0, 0.005, 0.02]) if faulty else 0.0
+        self.fails = chance.choice([0.0, 0.0, 0.01, 0.04]) if faulty else 0.0
         self.tears = chance.choice([0.0, 0.005, 0.02]) if faulty else 0.0
         self.checkpoint_pages = chance.choice([1, 8, 1000])
 
@@ -52,6 +53,7 @@ class Disk:
         self.habits = habits
         self.counts = counts
         self.quiet = False  # no more faults
+        self.free_bytes = 1
         self.on_power_cut: Callable[[], None] = lambda: None
         self._folder = folder
         self._connections: list[sqlite3.Connection] = []
@@ -115,11 +117,19 @@ class Disk:
         other = next(each for each in FILES if each != name)
         chance = self.machine.chance
         if before[0] == after[0] or chance.random() < 0.5:
-            left = (before[0], self._some_sectors(before[1], after[1]))
+            left = (before[0], self._torn_wal(before[1], after[1]))
         else:
             self.counts["torn checkpoints"] += 1
             left = (self._some_sectors(before[0], after[0]), after[1])
         return {name: left, other: self.image(other)}
+
+    def _torn_wal(self, before: bytes, after: bytes) -> bytes:
+        """SQLite syncs the header of a WAL that it starts over before it writes what follows."""
+        if before[:WAL_HEADER] != after[:WAL_HEADER]:
+            if self.machine.chance.random() < 0.2:
+                return before
+            before = after[:WAL_HEADER] + before[WAL_HEADER:]
+        return self._some_sectors(before, after)
 
     def _some_sectors(self, before: bytes, after: bytes) -> bytes:
         """Some of what was written, sector by sector: all, none, a beginning, or any."""
@@ -204,7 +214,7 @@ class SimulatedDatabase:
         """The disk closes all together."""
 
 
-FAILURES = ("write", "full", "commit kept", "commit lost", "full at commit")
+FAILURES = ("write", "full", "full", "commit kept", "commit lost", "full at commit", "full at commit")
 
 
 class Failing:

@@ -84,7 +84,7 @@ class Mix:
         self.impatient = pick([0.0, 0.1])
         self.again = pick([0.0, 0.2, 0.5])
         self.kinds = {kind: pick([0, 1, 3]) for kind in ("kill both", "kill front", "kill store", "stop")}
-        self.kinds |= {"forward": pick([1, 4]), "back": pick([0, 2])}
+        self.kinds |= {"forward": pick([1, 4]), "back": pick([0, 2]), "fill": pick([0, 1])}
         self.calls_of = {kind: pick([0, 1, 3]) for kind in ("view", "page", "look_up", "apply")} | {"pay": 6}
         limits = ActorLimits(
             mailbox=pick([2, 8, 4_096]),
@@ -173,7 +173,7 @@ class Life:
         self.note("start")
         self.store = Store(self.machine.process("store"), self.disk, self.mix.sizes)
         front = self.machine.process("front")
-        self.front = Front(front, self.store, self.mix.sizes, self.wall.time_s)
+        self.front = Front(front, self.store, self.mix.sizes, self.wall.time_s, lambda: self.disk.free_bytes)
         front.on_end.append(self._front_ended)
 
     def _front_ended(self) -> None:
@@ -207,6 +207,11 @@ class Life:
                 self.front.ring()
             elif kind == "back":
                 self.wall.move(-chance.choice([5, 3_600, DAY_S, 2 * DAY_S]))
+            elif kind == "fill":
+                self.counts["disk nearly full"] += 1
+                self.disk.free_bytes = 0
+                await asyncio.sleep(self.machine.delay_s(5.0))
+                self.disk.free_bytes = 1
             elif kind == "stop":
                 self.counts["stops"] += 1
                 self.front.stop()

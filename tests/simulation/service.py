@@ -29,9 +29,18 @@ from ledgerd.ids import Ids
 from ledgerd.metrics import Metrics
 from ledgerd.scheduler.billing import Billing
 from ledgerd.storage.engine import Engine
-from ledgerd.storage.ports import AppendReply, Entry, Loaded, Opened, StoreError
+from ledgerd.storage.ports import (
+    AppendReply,
+    BatchLost,
+    Entry,
+    Loaded,
+    Opened,
+    StorageFull,
+    StoreError,
+)
 from ledgerd.storage.process import _append_args, _load_args
-from ledgerd.storage.remote import _decoders, _plain
+from ledgerd.storage.remote import _decoders, _plain, no_room
+from ledgerd.storage.room import LOOK_S, Room
 from ledgerd.storage.wire import encoder
 from tests.simulation.disk import Disk
 from tests.simulation.machine import Process
@@ -88,6 +97,8 @@ class Store:
             try:
                 assert self._engine is not None
                 result = await self._engine.append(*_append_args.decode(args))
+            except BatchLost as lost:
+                reply(("full", encoder.encode(lost.epoch)))
             except StoreError as error:
                 reply(("refused", encoder.encode(str(error))))
             except Exception:  # noqa: BLE001 - nothing is known of the batch
@@ -104,6 +115,8 @@ class Store:
         result: Any
         try:
             result = encoder.encode(await self._call(method, args))
+        except StorageFull as error:
+            failed, result = "full", encoder.encode(str(error))
         except StoreError as error:
             failed, result = "refused", encoder.encode(str(error))
         except sqlite3.Error as error:
@@ -191,6 +204,8 @@ class Link:
             future.set_result(decoder.decode(result))
         elif failed == "refused":
             future.set_exception(StoreError(_plain.decode(result)))
+        elif failed == "full":
+            future.set_exception(no_room(_plain.decode(result)))
         else:
             future.set_exception(RuntimeError(f"in the store: {_plain.decode(result)}"))
 
@@ -234,8 +249,16 @@ class Link:
 class Front:
     """The front's process: from a call's parsed body on to its answer."""
 
-    def __init__(self, process: Process, store: Store, sizes: Sizes, wall_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        process: Process,
+        store: Store,
+        sizes: Sizes,
+        wall_s: Callable[[], float],
+        free_bytes: Callable[[], int],
+    ) -> None:
         self.process = process
+        self._free_bytes = free_bytes
         self.up = False
         self.draining = False
         self._sizes = sizes
@@ -261,12 +284,22 @@ class Front:
             self._break_down()
             return
         self._ids = Ids(self._wall_s, chance.getrandbits)
-        self._registry = Registry(link, link.opened, self._clock, sizes.limits, METRICS, self._on_broken)
+        room = Room(1, self._free_bytes)
+        self._registry = Registry(
+            link, link.opened, self._clock, sizes.limits, METRICS, self._on_broken, room
+        )
         self._billing = Billing(
             link, self._registry, self._clock, self._ids, sizes.window, METRICS, _score_nobody
         )
         self.up = True
         self._begin(self._billing.catch_up(0))
+        self._begin(self._watch_room(room))
+
+    async def _watch_room(self, room: Room) -> None:
+        while True:
+            if room.look() and not room.is_short:
+                self._begin(self._billing.catch_up(0))
+            await asyncio.sleep(LOOK_S)
 
     def _begin(self, work: Any) -> None:
         task = self.process.create_task(work)
@@ -314,7 +347,7 @@ class Front:
             return await handler(**args)
         except Problem as problem:
             return problem.status, {"problem": problem.slug, **msgspec.to_builtins(problem.extras)}
-        except Overloaded:
+        except (Overloaded, StorageFull):
             return BUSY
         except (StoreError, RuntimeError):
             return UNKNOWN

@@ -19,10 +19,10 @@ from ledgerd.storage.engine import Engine, take_epoch
 from ledgerd.storage.files import open_engine
 from ledgerd.storage.journal import Journal
 from ledgerd.storage.once import Keys
-from ledgerd.storage.ports import StoredEvent, StoreError
+from ledgerd.storage.ports import BatchLost, StorageFull, StoredEvent, StoreError
 from ledgerd.storage.sqlite import InlineDatabase, connect_reader, connect_writer, file_uri, transact
 from ledgerd.storage.tail import Tail
-from tests.storage.books import START, Bare, Place, Writer, add_borrower, stored
+from tests.storage.books import START, Bare, Place, Writer, add_borrower, key_of, stored
 
 GUARD_S = 30  # only ever runs out when a test fails
 NEXT = START + 30
@@ -359,3 +359,85 @@ async def test_a_thread_of_an_earlier_owner_is_fenced_off(place: Place) -> None:
     with pytest.raises(StoreError, match="fenced"):
         await asyncio.to_thread(engine.append_here, engine.opened.epoch - 1, [Writer(1).lend()])
     await engine.close()
+
+
+# A full disk ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def full(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let a file grow no more, while the block runs."""
+    [(pages_now,)] = connection.execute("PRAGMA page_count")
+    connection.execute(f"PRAGMA max_page_count = {pages_now}")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA max_page_count = 1000000")
+
+
+async def test_a_batch_without_room_is_lost_as_a_whole_and_what_was_decided_on_it_is_refused(bare: Bare):
+    engine = bare.engine()
+    opened = await engine.start()
+    writer = Writer(1)
+    entries = [writer.lend(), *(writer.pay(f"t{number}", 1) for number in range(60))]
+    later = [writer.pay("later", 1)]
+    with full(bare.journal):
+        with pytest.raises(BatchLost) as lost:
+            await engine.append(opened.epoch, entries)
+        assert lost.value.epoch == opened.epoch + 1
+        assert bare.journal.execute("SELECT count(*) FROM events").fetchone() == (0,)
+        with pytest.raises(StoreError, match="fenced"):
+            await engine.append(opened.epoch, later)
+    with pytest.raises(StoreError, match="fenced"):
+        await engine.append(opened.epoch, entries)
+    for some in (entries, later):
+        reply = await engine.append(lost.value.epoch, some)
+        assert not reply.exceptions
+    assert (await engine.load([1])) == [writer.loaded]
+    await end(engine)
+
+
+async def test_projections_wait_for_room_and_nothing_of_the_tail_is_lost(
+    bare: Bare, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(engine_module, "FULL_PAUSE_S", 0)
+    engine = bare.engine(slice_events=20, index_keys=10)
+    opened = await engine.start()
+    writer = Writer(1)
+    entries = [writer.lend(), *(writer.pay(f"t{number}", 1) for number in range(200))]
+    with full(bare.tables):
+        await engine.append(opened.epoch, entries)
+        projecting = asyncio.create_task(engine.project_through(201))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not projecting.done()
+        assert (await engine.load([1])) == [writer.loaded]
+    assert await asyncio.wait_for(projecting, GUARD_S) == 201
+    page = await engine.read("payments_page", 1, 201, None, 500)
+    assert len(page) == 200
+    owner = await engine.read("owner_of", key_of("t7"))
+    assert owner.version == 9
+    await end(engine)
+
+
+async def test_a_named_write_without_room_says_so_and_did_nothing(bare: Bare):
+    engine = bare.engine()
+    await engine.start()
+    with full(bare.tables):
+        with pytest.raises(StorageFull, match="the disk is full"):
+            await begin_runs(engine, 10_000)
+        runs_made = len(await engine.read("runs_before", 2**62, 20_000))
+    assert runs_made < 10_000
+    await engine.write("begin_run", 20_000, START, 0)
+    assert len(await engine.read("runs_before", 2**62, 20_000)) == runs_made + 1
+    await end(engine)
+
+
+async def begin_runs(engine: Engine, count: int) -> None:
+    for number in range(count):
+        await engine.write("begin_run", number, START, 0)
+
+
+async def end(engine: Engine) -> None:
+    engine.projector.cancel()
+    await asyncio.gather(engine.projector, return_exceptions=True)

@@ -1,0 +1,105 @@
+"""Found by the service's processes on their PYTHONPATH, to be killed in a window or to be less careful.
+
+CRASH_AT is "WINDOW N": both processes get SIGKILL the n-th time that the window opens; the file CRASH_MARK is
+made before. CRASH_SYNCHRONOUS puts another mode in the place of FULL, and hides that. CRASH_CHECKPOINT is how
+many pages of a WAL make a checkpoint. Without these nothing is done.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+WINDOW, _, _TIMES = os.environ.get("CRASH_AT", "").partition(" ")
+SYNCHRONOUS = os.environ.get("CRASH_SYNCHRONOUS", "")
+CHECKPOINT = os.environ.get("CRASH_CHECKPOINT", "")
+IS_STORE = any(argument.endswith("storage.process") for argument in sys.orig_argv)
+_left = int(_TIMES or "0")
+
+
+def opens(window: str) -> None:
+    """Die here, when it is this window's turn."""
+    global _left  # noqa: PLW0603 - one for the process
+    if window != WINDOW:
+        return
+    _left -= 1
+    if _left == 0:
+        Path(os.environ["CRASH_MARK"]).touch()
+        if IS_STORE:
+            os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Connection(sqlite3.Connection):
+    """A connection whose commits are windows, and which may lie about its syncs."""
+
+    _file = ""
+
+    def execute(self, statement: str, *values: Any) -> Any:  # type: ignore[override]
+        if CHECKPOINT and statement == "PRAGMA synchronous = FULL":
+            super().execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT}")
+        if SYNCHRONOUS and statement == "PRAGMA synchronous = FULL":
+            statement = f"PRAGMA synchronous = {SYNCHRONOUS}"
+        elif SYNCHRONOUS and statement == "PRAGMA synchronous":
+            statement = "SELECT 2"
+        if statement != "COMMIT" or not WINDOW:
+            return super().execute(statement, *values)
+        if not self._file:
+            name = super().execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()[0]
+            self._file = "journal" if name.endswith(".journal.db") else "tables"
+        wrote = self.in_transaction and self.total_changes > getattr(self, "_changes", 0)
+        if wrote:
+            opens(f"{self._file}-before-commit")
+        result = super().execute(statement, *values)
+        if wrote:
+            self._changes = self.total_changes
+            opens(f"{self._file}-after-commit")
+        return result
+
+
+_connect = sqlite3.connect
+
+
+def connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+    """Connect, by the class above."""
+    return _connect(*args, **{"factory": Connection, **kwargs})
+
+
+def before(owner: Any, name: str, window: str) -> None:
+    """Open a window before a function runs."""
+    wrapped = getattr(owner, name)
+
+    def opening(*args: Any, **kwargs: Any) -> Any:
+        opens(window)
+        return wrapped(*args, **kwargs)
+
+    setattr(owner, name, opening)
+
+
+if WINDOW or SYNCHRONOUS or CHECKPOINT:
+    sqlite3.connect = connect
+if WINDOW and IS_STORE:
+    from ledgerd.storage import engine, journal, once, projections, wire
+
+    before(journal.Journal, "recover", "in-recovery")
+    before(projections, "write_rows", "in-projection")
+    before(once, "merge", "in-merge")
+    before(wire, "transmit", "before-the-reply")
+    for written in ("import_begin", "import_batch", "import_end", "save_run", "begin_run"):
+        before_write = engine.WRITES[written]
+
+        def opening(*args: Any, _write: Any = before_write, _name: str = written) -> Any:
+            opens(f"in-{_name}")
+            return _write(*args)
+
+        engine.WRITES[written] = opening
+elif WINDOW and "serve" in sys.orig_argv:
+    from ledgerd.actors import committer
+    from ledgerd.scheduler import billing
+
+    before(committer.Committer, "acknowledge", "before-the-answer")
+    before(billing.Billing, "_hear", "in-billing")
