@@ -13,7 +13,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-v
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test simulate torture check format lock bench-packages bench bench-quick clean
+.PHONY: help venv run demo test simulate canaries mutation torture check format lock bench-packages bench bench-quick clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,12 @@ test: $(STAMP) ## Run all tests (ARGS="-k money" for some, WORKERS=0 in one proc
 
 simulate: $(STAMP) ## Live SEEDS=1000 simulated lives of the service, from seed FIRST=0 on, each twice
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0)
+
+canaries: $(STAMP) ## Give copies of the code one known fault each; every one must be noticed (ARGS="commit" for some)
+	$(BIN)/python -m tests.canaries $(ARGS)
+
+mutation: $(STAMP) ## Change the rules and the logins place by place; tests must notice 85 % (SAMPLE=20 SEED=1 ARGS="loan")
+	$(BIN)/python -m tests.mutation --sample $(or $(SAMPLE),0) --seed $(or $(SEED),1) $(ARGS)
 
 torture: $(STAMP) ## Crash, cut power, simulate and fuzz for MINUTES=60; needs a C compiler
 	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),60) --seed $(or $(SEED),1)

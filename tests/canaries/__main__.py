@@ -1,5 +1,5 @@
-"""`python -m tests.canaries [names]`: give a copy of the code one fault after another, and see that the harness
-named for each notices. `--list` shows them.
+"""`python -m tests.canaries [names]`: give a copy of the code one fault after another, and see that the
+harness named for each notices. `--list` shows them.
 
 The harness must pass on a copy without a fault, and then fail as a test fails: a fault that is no code, or a
 harness that never began, shows nothing. One canary that lives makes the run fail.
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.canaries.harness import Harness
@@ -37,7 +37,9 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="show the table")
     options = parser.parse_args()
     chosen = [
-        canary for canary in CANARIES if not options.names or any(name in canary.name for name in options.names)
+        canary
+        for canary in CANARIES
+        if not options.names or any(name in canary.name for name in options.names)
     ]
     if options.list:
         for canary in chosen:
@@ -48,8 +50,8 @@ def main() -> int:
     return 1 if alive else 0
 
 
-def torture(budget_s: float, seed: int) -> dict[str, int]:  # noqa: ARG001 - all of them, whatever the seed
-    """Try all; see tests.torture."""
+def torture(budget_s: float, seed: int) -> dict[str, int]:
+    """Try all, however long it takes and whatever the seed; see tests.torture."""
     alive = [canary.name for canary, is_killed in sing(CANARIES) if not is_killed]
     assert not alive, f"alive: {', '.join(alive)}"
     return {"canaries": len(CANARIES), "canaries_killed": len(CANARIES)}
@@ -122,7 +124,9 @@ def copied() -> Iterator[Path]:
         for part in COPIED:
             source = ROOT / part
             if source.is_dir():
-                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "results"))
+                shutil.copytree(
+                    source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "results")
+                )
             else:
                 shutil.copy(source, folder / part)
         yield folder
@@ -145,10 +149,8 @@ def run(harness: Harness, folder: Path) -> tuple[int, str]:
         except subprocess.TimeoutExpired:
             code = -1
         finally:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             process.wait()
         output.seek(0)
         return code, output.read()

@@ -40,7 +40,7 @@ CANARIES = (
         harness.POWER,
         (
             ("storage/sqlite.py", "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"),
-            ("storage/sqlite.py", ' or synchronous != 2', ""),
+            ("storage/sqlite.py", " or synchronous != 2", ""),
         ),
     ),
     Canary(
@@ -63,8 +63,10 @@ CANARIES = (
             (
                 "storage/journal.py",
                 '        connection.execute("COMMIT")\n',
-                '        try:\n            connection.execute("COMMIT")\n'
-                "        except sqlite3.Error:\n            pass\n",
+                (
+                    '        try:\n            connection.execute("COMMIT")\n'
+                    "        except sqlite3.Error:\n            pass\n"
+                ),
             ),
         ),
     ),
@@ -84,7 +86,13 @@ CANARIES = (
         "skip the duplicate check",
         ONCE,
         harness.SCHEDULES,
-        (("storage/journal.py", "            if owner is not None:\n", "            if owner is None is not None:\n"),),
+        (
+            (
+                "storage/journal.py",
+                "            if owner is not None:\n",
+                "            if owner is None is not None:\n",
+            ),
+        ),
     ),
     Canary(
         "the once index forgets a merge's keys",
@@ -102,7 +110,13 @@ CANARIES = (
         "a start forgets the keys that were not indexed",
         ONCE,
         harness.KILLS,
-        (("storage/journal.py", "keys_after(connection, indexed_seq)", "keys_after(connection, self.head_seq)"),),
+        (
+            (
+                "storage/journal.py",
+                "keys_after(connection, indexed_seq)",
+                "keys_after(connection, self.head_seq)",
+            ),
+        ),
     ),
     Canary(
         "a replay changes the balance",
@@ -112,8 +126,10 @@ CANARIES = (
             (
                 "actors/loan_actor.py",
                 "            return Replayed(owner_loan_id, event)\n",
-                "            self.loan = evolve(self.loan, event)\n"
-                "            return Replayed(owner_loan_id, event)\n",
+                (
+                    "            self.loan = evolve(self.loan, event)\n"
+                    "            return Replayed(owner_loan_id, event)\n"
+                ),
             ),
         ),
     ),
@@ -124,10 +140,17 @@ CANARIES = (
         (
             (
                 "scheduler/billing.py",
-                "        await self._store.project_through(self._registry.committer.head_seq)\n        run.due",
+                (
+                    "        await self._store.project_through(self._registry.committer.head_seq)\n"
+                    "        run.due"
+                ),
                 "        run.due",
             ),
-            ("storage/engine.py", "if stored.version > version:", "if stored.version > version + len(tail):"),
+            (
+                "storage/engine.py",
+                "if stored.version > version:",
+                "if stored.version > version + len(tail):",
+            ),
             (
                 "storage/journal.py",
                 "if last is not None and last != entry.base_version:",
@@ -167,8 +190,10 @@ CANARIES = (
             (
                 "actors/loan_actor.py",
                 "            pending = Pending(self, message, outcome, durable=not asks)\n",
-                "            self.loan = self.loan and bring_up_to_date(self.loan, today)[1]\n"
-                "            pending = Pending(self, message, outcome, durable=not asks)\n",
+                (
+                    "            self.loan = self.loan and bring_up_to_date(self.loan, today)[1]\n"
+                    "            pending = Pending(self, message, outcome, durable=not asks)\n"
+                ),
             ),
         ),
     ),
@@ -185,16 +210,40 @@ CANARIES = (
         ),
     ),
     Canary(
+        "ignore the reserve of a full disk",
+        BOUNDED,
+        harness.PAYMENTS,
+        (
+            (
+                "storage/room.py",
+                "        if self.is_short:\n",
+                "        if self.is_short and self.free_bytes is None:\n",
+            ),
+        ),
+    ),
+    Canary(
         "a body one byte too large",
         BOUNDED,
         harness.BODIES,
-        (("http/request_body.py", "content.total_bytes > limit_bytes:", "content.total_bytes > limit_bytes + 1:"),),
+        (
+            (
+                "http/request_body.py",
+                "content.total_bytes > limit_bytes:",
+                "content.total_bytes > limit_bytes + 1:",
+            ),
+        ),
     ),
     Canary(
         ">= for >",
         EXACT,
         harness.LIFE,
-        (("domain/loan.py", "if command.amount_paise > payoff_paise:", "if command.amount_paise >= payoff_paise:"),),
+        (
+            (
+                "domain/loan.py",
+                "if command.amount_paise > payoff_paise:",
+                "if command.amount_paise >= payoff_paise:",
+            ),
+        ),
     ),
     Canary(
         "float a rounding",
@@ -230,7 +279,13 @@ CANARIES = (
         "interest of one day more",
         EXACT,
         harness.LIFE,
-        (("domain/loan.py", "days = day - self.accrued_through\n", "days = day - self.accrued_through + 1\n"),),
+        (
+            (
+                "domain/loan.py",
+                "days = day - self.accrued_through\n",
+                "days = day - self.accrued_through + 1\n",
+            ),
+        ),
     ),
     Canary(
         "principal before interest",
@@ -239,10 +294,14 @@ CANARIES = (
         (
             (
                 "domain/loan.py",
-                "        interest = min(left, bill.interest_paise)\n"
-                "        principal = min(left - interest, bill.principal_paise)\n",
-                "        principal = min(left, bill.principal_paise)\n"
-                "        interest = min(left - principal, bill.interest_paise)\n",
+                (
+                    "        interest = min(left, bill.interest_paise)\n"
+                    "        principal = min(left - interest, bill.principal_paise)\n"
+                ),
+                (
+                    "        principal = min(left, bill.principal_paise)\n"
+                    "        interest = min(left - principal, bill.interest_paise)\n"
+                ),
             ),
         ),
     ),
@@ -273,7 +332,7 @@ CANARIES = (
             (
                 "http/tokens.py",
                 "                key.public,\n",
-                '                key.public.public_bytes_raw() if header["alg"] == "HS256" else key.public,\n',
+                '                key.public if header["alg"] == "EdDSA" else key.public.public_bytes_raw(),\n',
             ),
         ),
     ),
@@ -327,8 +386,10 @@ CANARIES = (
             (
                 "http/loans.py",
                 "    if isinstance(answer, Rejection):\n        raise loan_not_found()\n",
-                "    if isinstance(answer, Rejection):\n"
-                '        raise Problem("insufficient-scope", "This loan is not yours.")\n',
+                (
+                    "    if isinstance(answer, Rejection):\n"
+                    '        raise Problem("insufficient-scope", "This loan is not yours.")\n'
+                ),
             ),
         ),
     ),

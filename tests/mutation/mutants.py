@@ -89,7 +89,7 @@ def _changes(node: ast.AST, inside: str) -> Iterator[Change]:
                 else:
                     setattr(node, field, new)
 
-            for new in _variants(child):
+            for new in (*_expressions(child), *_statements(child)):
                 yield inside, _text(child), _text(new), lambda put=put, new=new: put(new)
             name = inside
             if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -97,7 +97,7 @@ def _changes(node: ast.AST, inside: str) -> Iterator[Change]:
             yield from _changes(child, name)
 
 
-def _variants(node: ast.AST) -> Iterator[ast.AST]:
+def _expressions(node: ast.AST) -> Iterator[ast.AST]:
     match node:
         case ast.Compare(left, [op], [right]):
             for other in COMPARED[type(op)]:
@@ -120,16 +120,20 @@ def _variants(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Constant(f"{value}~")
         case ast.Constant(bytes() as value):
             yield ast.Constant(value + b"~")
-        case ast.If(test, body, orelse) if not isinstance(test, ast.Compare | ast.UnaryOp):
-            yield ast.If(ast.UnaryOp(ast.Not(), test), body, orelse)
         case ast.IfExp(test, body, orelse) if not isinstance(test, ast.Compare | ast.UnaryOp):
             yield ast.IfExp(test, orelse, body)
-        case ast.Return(value) if value is not None and not _is_none(value):
-            yield ast.Return(ast.Constant(None))
         case ast.Call(ast.Name("max" | "min"), _, _):  # in any order the same
             return
         case ast.Call(function, [first, second, *rest], keywords) if not isinstance(first, ast.Starred):
             yield ast.Call(function, [second, first, *rest], keywords)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    match node:
+        case ast.If(test, body, orelse) if not isinstance(test, ast.Compare | ast.UnaryOp):
+            yield ast.If(ast.UnaryOp(ast.Not(), test), body, orelse)
+        case ast.Return(value) if value is not None and not _is_none(value):
+            yield ast.Return(ast.Constant(None))
         case ast.Expr(ast.Call() | ast.Await()) | ast.AugAssign() | ast.Break() | ast.Delete() | ast.Raise():
             yield ast.Pass()
         case ast.Assign([ast.Attribute() | ast.Subscript()], _):
