@@ -331,8 +331,8 @@ CANARIES = (
             ("http/tokens.py", '_ALGORITHMS = ["EdDSA"]', '_ALGORITHMS = ["EdDSA", "HS256"]'),
             (
                 "http/tokens.py",
-                "                key.public,\n",
-                '                key.public if header["alg"] == "EdDSA" else key.public.public_bytes_raw(),\n',
+                "key.public,\n",
+                'key.public if header["alg"] == "EdDSA" else key.public.public_bytes_raw(),\n',
             ),
         ),
     ),

@@ -2,8 +2,8 @@
 
 Every mutant runs in a child of its own, forked from a process that has loaded the libraries already, and
 against the tests of its module alone, until the first that fails. One that changes nothing that can be seen
-stands in survivors.toml, with why; any other that survives is listed, and below the share that must be
-killed the run fails.
+stands in docs/teeth.md, with why; any other that survives is listed, and below the share that must be killed
+the run fails.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import ast
 import json
 import os
 import random
+import re
 import sys
 import time
-import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +24,8 @@ from tests.mutation.child import TIMEOUT_MIN_S, UNCHANGED, Child
 from tests.mutation.modules import MODULES, Module
 from tests.mutation.mutants import mutants_of
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
+ROOT = Path(__file__).parent.parent.parent
+SURVIVOR = re.compile(r"- `(.+?)`: (.+)")
 KILLED_MIN = 0.85
 
 
@@ -43,11 +43,23 @@ def main() -> int:
         for module in MODULES
         if not options.modules or any(module.path.endswith(f"{name}.py") for name in options.modules)
     ]
-    known = tomllib.loads((HERE / "survivors.toml").read_text(encoding="utf-8"))
+    known = known_survivors()
     results = run(chosen, options.sample, options.seed, options.processes)
     if options.results:
         options.results.write_text(json.dumps(results, indent=1), encoding="utf-8")
     return report(results, known)
+
+
+def known_survivors() -> dict[str, dict[str, str]]:
+    """Return those that docs/teeth.md lists: by module, each with why."""
+    known: dict[str, dict[str, str]] = {}
+    path = ""
+    for line in (ROOT / "docs" / "teeth.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("### "):
+            path = line.removeprefix("### ")
+        elif path and (match := SURVIVOR.fullmatch(line)):
+            known.setdefault(path, {})[match[1]] = match[2]
+    return known
 
 
 def run(modules: list[Module], sample: int, seed: int, processes: int) -> dict[str, dict[str, str]]:
