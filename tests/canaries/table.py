@@ -406,15 +406,9 @@ CANARIES = (
         (("actors/loan_actor.py", "head = event_hash(head, ", "head = event_hash(self.head_hash, "),),
     ),
     Canary(
-        "verify takes hashes on trust",
+        "verify takes digests on trust",
         SHOWS,
         harness.TAMPERING,
-        (
-            (
-                "storage/verify.py",
-                "head = event_hash(previous, stored.loan_id, stored.version, stored.once_key, stored.body)",
-                "head = stored.hash if previous else previous",
-            ),
-        ),
+        (("storage/verify.py", "if digest != batch[1]:", "if len(digest) != len(batch[1]):"),),
     ),
 )
