@@ -85,6 +85,7 @@ def test_the_newest_key_signs_though_its_name_comes_first(tmp_path):
     make(tmp_path, now_s=999_999_999)
     newest = rotate(tmp_path, 2, 1_000_000_000).signing
     assert min(path.name for path in tmp_path.iterdir()).startswith("1000000000.")
+    assert newest.created_at_s == 1_000_000_000
     assert make(tmp_path).signing.kid == newest.kid
 
 
