@@ -13,7 +13,8 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-v
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test simulate torture fuzz check format lock bench-packages bench bench-quick clean
+.PHONY: help venv run demo test simulate canaries mutation torture fuzz check format \
+	lock bench-packages bench bench-quick clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +32,12 @@ test: $(STAMP) ## Run all tests (ARGS="-k money" for some, WORKERS=0 in one proc
 
 simulate: $(STAMP) ## Live SEEDS=1000 simulated lives of the service, from seed FIRST=0 on, each twice
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0)
+
+canaries: $(STAMP) ## Give a copy of the code one fault after another: each must be noticed
+	$(BIN)/python -m tests.canaries $(ARGS)
+
+mutation: $(STAMP) ## Change the rules and logins place by place: tests must notice (SAMPLE=20 SEED=1)
+	$(BIN)/python -m tests.mutation --sample $(or $(SAMPLE),0) --seed $(or $(SEED),1) $(ARGS)
 
 torture: $(STAMP) ## Crash, cut power, simulate and fuzz for MINUTES=60; needs a C compiler
 	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),60) --seed $(or $(SEED),1)

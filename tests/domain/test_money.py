@@ -207,6 +207,13 @@ def test_daily_rate(apr_hundredths: int, thousandths: int, shown: str) -> None:
     assert format_thousandths(thousandths) == shown
 
 
+@pytest.mark.parametrize(
+    ("thousandths", "shown"), [(0, "0.000"), (999, "0.999"), (1_000, "1.000"), (2_000, "2.000")]
+)
+def test_thousandths_at_a_whole_percent(thousandths: int, shown: str) -> None:
+    assert format_thousandths(thousandths) == shown
+
+
 def test_every_daily_rate_is_the_yearly_one_over_365() -> None:
     for apr_hundredths in range(100_01):
         assert Fraction(daily_rate(apr_hundredths), 1000) == round(Fraction(apr_hundredths, 100) / 365, 3)

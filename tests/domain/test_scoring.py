@@ -45,6 +45,7 @@ def test_everything_is_configurable() -> None:
         10,
     ]
     assert score(10**9, ScoreRules(0, 1, 0, 300, 900)) == 300
+    assert score(-1, ScoreRules(0, 1, 10, 300, 900)) == 300  # below the base by a step, and no step is gone
 
 
 @given(st.integers(-(10**15), 10**15), st.integers(0, 10**12))

@@ -44,6 +44,7 @@ def test_the_published_keys_verify_and_hold_nothing_secret(tmp_path):
     token = jwt.encode({"a": 1}, keyring.signing.private, algorithm="EdDSA")
     (published,) = keyring.jwks()["keys"]
     assert set(published) == {"crv", "kty", "x", "kid", "use", "alg"}
+    assert (published["use"], published["alg"]) == ("sig", "EdDSA")
     assert jwt.decode(token, jwt.PyJWK(published), algorithms=["EdDSA"]) == {"a": 1}
 
 
@@ -77,7 +78,15 @@ def test_the_new_key_signs_whatever_the_clock_says(tmp_path):
 
 
 def test_rotating_before_the_first_start_makes_one_key(tmp_path):
-    assert len(rotate(tmp_path, 1, NOW_S).keys) == 1
+    assert len(rotate(tmp_path / "new", 1, NOW_S).keys) == 1
+
+
+def test_the_newest_key_signs_though_its_name_comes_first(tmp_path):
+    make(tmp_path, now_s=999_999_999)
+    newest = rotate(tmp_path, 2, 1_000_000_000).signing
+    assert min(path.name for path in tmp_path.iterdir()).startswith("1000000000.")
+    assert newest.created_at_s == 1_000_000_000
+    assert make(tmp_path).signing.kid == newest.kid
 
 
 def test_other_files_in_the_folder_are_nobodys_key(tmp_path):

@@ -86,6 +86,28 @@ def test_one_guess_at_each_of_many_accounts_slows_the_address_down(world):
     assert world.wait_s(account=RAVI) == 1  # one's own account pays for nothing
 
 
+def test_an_address_has_a_hundred_failures_and_six_seconds_forgive_one(world):
+    for number in range(99):
+        world.fail(account=b"%032d" % number)
+    world.now_s += 5.9
+    world.fail(account=b"the hundredth")
+    assert world.wait_s(account=RAVI) == 1
+    world.now_s += 6
+    world.fail(account=b"one forgiven, one more")
+    assert world.wait_s(account=RAVI) == 1
+    world.now_s += 12
+    world.fail(account=b"two forgiven, one more")
+    assert world.wait_s(account=RAVI) == 0
+
+
+def test_who_never_failed_has_no_failure_even_as_time_begins(world):
+    world.now_s = 0
+    world.fail(FAILURES - 1)
+    assert world.wait_s() == 0
+    world.fail()
+    assert world.wait_s() == 1
+
+
 def test_quiet_forgives_one_failure_after_another(world):
     world.fail(FAILURES - 1)
     world.now_s += 179

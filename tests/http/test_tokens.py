@@ -250,8 +250,23 @@ def test_what_is_no_token_is_refused(world, text):
     assert world.tokens.verify(text) is BadToken.INVALID
 
 
+@pytest.mark.parametrize("now_s", [1_000_000_000, 4_000_000_000])
+def test_only_our_own_clock_counts(world, now_s):
+    """Long past or to come by the machine's clock."""
+    world.now_s = now_s
+    token = world.forge(iat=now_s, nbf=now_s, exp=now_s + TTL_S)
+    assert isinstance(world.tokens.verify(token), Caller)
+    assert isinstance(world.tokens.verify(world.issue()), Caller)
+    world.now_s += world.tokens.access_ttl_s
+    assert world.tokens.verify(token) is BadToken.EXPIRED
+    assert world.tokens.access_ttl_s == TTL_S
+
+
 def test_a_token_over_four_kibibytes_is_refused_though_signed(world):
     assert isinstance(world.tokens.verify(world.forge(more="x" * 2500)), Caller)
+    by_length = {len(token): token for size in range(2700, 2800) if (token := world.forge(more="x" * size))}
+    assert isinstance(world.tokens.verify(by_length[4096]), Caller)
+    assert world.tokens.verify(by_length[4097]) is BadToken.INVALID
     long = world.forge(more="x" * 3000)
     assert len(long) > 4096
     assert world.tokens.verify(long) is BadToken.INVALID
@@ -384,6 +399,30 @@ def test_revocations_keep_the_living_however_many():
     for login_id in range(5 * SWEEP_AT_LEAST):
         revocations.revoke(login_id, 101)
     assert all(revocations.is_revoked(login_id) for login_id in range(5 * SWEEP_AT_LEAST))
+
+
+def test_revocations_forget_as_time_passes_and_seldom_look():
+    now_s, looked = 0, 0
+
+    def look() -> float:
+        nonlocal looked
+        looked += 1
+        return now_s
+
+    revocations = Revocations(look)
+    for login_id in range(20 * SWEEP_AT_LEAST):
+        now_s = login_id
+        revocations.revoke(login_id, login_id + 2 * SWEEP_AT_LEAST)
+        assert len(revocations) <= 4 * SWEEP_AT_LEAST
+    assert looked <= 20
+
+
+def test_why_a_token_is_not_accepted_is_told():
+    assert [bad.value for bad in BadToken] == [
+        "The access token is not valid.",
+        "The access token has expired.",
+        "The login of this access token has ended.",
+    ]
 
 
 def test_a_revocation_is_never_shortened():
