@@ -11,7 +11,7 @@ from tests.canaries.__main__ import ROOT, Wrong, apply, copied, noticed, run
 from tests.canaries.harness import ROUTES
 from tests.canaries.table import CANARIES, Canary
 
-QUICK = ("forget a hash link", "widen the algorithms")
+QUICK = ("verify takes digests on trust", "widen the algorithms")
 CANARIES_MIN = 12
 
 
