@@ -14,6 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -30,9 +31,10 @@ HARNESSES = {
 }
 
 
-def torture(minutes: float, seed: int) -> dict[str, dict[str, int]]:
-    """Run all harnesses for about so long; raises what the first one raises that finds something."""
-    modules = {name: (import_module(module), share) for name, (module, share) in HARNESSES.items()}
+def torture(minutes: float, seed: int, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Run these harnesses for about so long; raises what the first one raises that finds something."""
+    shares = sum(HARNESSES[name][1] for name in names)
+    modules = {name: (import_module(HARNESSES[name][0]), HARNESSES[name][1] / shares) for name in names}
     found = {}
     for name, (module, share) in modules.items():
         began_s = time.monotonic()
@@ -81,10 +83,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=HARNESSES, default=[*HARNESSES], help="these harnesses")
     options = parser.parse_args()
     began_s = time.monotonic()
     try:
-        found = torture(options.minutes, options.seed)
+        found = torture(options.minutes, options.seed, options.only)
     except Exception as error:  # noqa: BLE001 - whatever it found, that is the news
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
