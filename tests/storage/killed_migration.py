@@ -1,4 +1,4 @@
-"""`python -m tests.storage.killed_migration FROM TO`: migrate copies of the database in folder FROM, one after
+"""`python -m tests.storage.killed_migration FROM TO`: migrate copies of the database in FROM, one after
 the other, and kill the process that does it before its first statement, its second, and so on, until one
 comes to its end. Each copy is left as it lies, in the folder of its number in TO.
 """
