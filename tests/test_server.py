@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import resource
 import signal
@@ -16,7 +17,7 @@ from ledgerd.sample import write_sample
 from ledgerd.server import raise_file_limit
 from tests.crash.load import Load, Payment, api, check, client_token, new_client, new_loans, open_books
 from tests.http.streams import streaming
-from tests.process import Service, ledgerd, ledgerd_here, serving, write_config
+from tests.process import GUARD_S, Service, ledgerd, ledgerd_here, serving, write_config
 
 AT_REST = {"config.toml", "keys", "ledgerd.db", "ledgerd.db.lock", "ledgerd.journal.db"}
 
@@ -172,6 +173,74 @@ async def test_one_service_owns_a_database_and_a_stop_answers_what_has_arrived(t
             statuses = await asyncio.gather(*map(pay, range(40)))
         assert set(statuses) <= {201, 503}
         assert await service.until_ended() == 0
+
+
+async def test_a_stop_answers_who_waits_for_the_disk_and_turns_away_who_comes_late(tmp_path: Path):
+    """The store stands still meanwhile, so that a payment is on its way to the disk when the signal comes."""
+    config_path = write_config(tmp_path, server={"port": 0, "shutdown_timeout_s": 3600})
+    with serving(config_path) as service:
+        token = await new_client(service, "payments:write", "ops")
+        [loan_id] = await new_loans(service, 1)
+        early, late = Payment("early", loan_id, "1.00"), Payment("late", loan_id, "1.00")
+        async with api(service, token, connections=2) as caller:
+            await asyncio.gather(*(caller.get("/livez") for _ in range(2)))  # both connections are open
+            store_pid = service.store_pid
+            os.kill(store_pid, signal.SIGSTOP)
+            try:
+                waiting = asyncio.create_task(caller.pay(early))
+                while "\nledgerd_in_flight 1.0\n" not in await caller.text("/metrics"):
+                    pass
+                service.signal(signal.SIGTERM)
+                async with asyncio.timeout(GUARD_S):
+                    while not service.events("stopping"):
+                        await caller.get("/livez")
+                    status, refusal = await caller.pay(late)
+                    assert (status, refusal["type"]) == (503, "/problems/draining")
+                    while not await is_refused(service):
+                        pass
+                assert not waiting.done()
+            finally:
+                os.kill(store_pid, signal.SIGCONT)
+            early.note(*await waiting)
+            assert early.receipt is not None
+        assert await service.until_ended() == 0
+    assert names(tmp_path) == AT_REST  # a checkpoint has emptied both logs
+    with serving(config_path) as service:
+        async with api(service, token) as caller:
+            for payment, expected in ((early, 200), (late, 201)):
+                status, answer = await caller.pay(payment)
+                assert status == expected
+                payment.note(status, answer)
+            assert (await caller.get(f"/api/loans/{loan_id}/"))[1]["principal_received"] == "2.00"
+
+
+async def is_refused(service: Service) -> bool:
+    """Whether nobody listens any more."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False
+
+
+async def test_a_stop_waits_no_longer_than_it_may(tmp_path: Path):
+    """Not for a body that never comes, which could take as long as `body_timeout_s` says."""
+    timeouts = {"shutdown_timeout_s": 1, "body_timeout_s": 3600, "request_timeout_s": 3600}
+    with serving(write_config(tmp_path, server={"port": 0, **timeouts})) as service:
+        token = await new_client(service, "payments:write")
+        with connection(service, "127.0.0.1") as client:
+            client.sendall(
+                b"POST /api/make-payment/ HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 100\r\nExpect: 100-continue\r\nAuthorization: Bearer %s\r\n\r\n"
+                % token.encode()
+            )
+            assert client.recv(65_536).startswith(b"HTTP/1.1 100 ")  # it is waited for
+            client.sendall(b"{")
+            service.signal(signal.SIGTERM)
+            assert await service.until_ended() == 0
+            assert client.recv(65_536) == b""
+    assert names(tmp_path) == AT_REST
 
 
 async def test_a_stop_ends_a_stream_that_would_never_end(tmp_path: Path):

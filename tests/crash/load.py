@@ -97,6 +97,10 @@ class Api:
         async with self._session.get(path, params=query) as response:
             return response.status, await response.json(content_type=None)
 
+    async def text(self, path: str) -> str:
+        async with self._session.get(path) as response:
+            return await response.text()
+
     async def post(self, path: str, body: dict[str, Any]) -> Answer:
         async with self._session.post(path, json=body) as response:
             return response.status, await response.json(content_type=None)

@@ -59,6 +59,12 @@ CALLS = {
 }
 
 
+def planted(**extra: str) -> dict[str, str]:
+    """An environment for the service in which planted/sitecustomize.py is found, and `extra`."""
+    path = os.pathsep.join([str(PLANTED), str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    return {"PYTHONPATH": path.rstrip(os.pathsep), **extra}
+
+
 class NotReached(AssertionError):
     """A life did not end where it should have: the round shows nothing."""
 
@@ -83,7 +89,7 @@ class Crashes:
 
     async def open(self, **extra: str) -> None:
         """Make the database, and lend."""
-        with serving(self.config_path, **self._planted(extra)) as service:
+        with serving(self.config_path, **planted(**extra)) as service:
             self.books = await open_books(service, loans=4)
 
     # Lives -------------------------------------------------------------------------------------------
@@ -91,7 +97,7 @@ class Crashes:
     async def killed_at_an_answer(self, victims: Callable[[Service], object], **extra: str) -> None:
         """Live until the n-th answer, and kill whom `victims` kills."""
         kill_at = self.chance.randint(1, 400)
-        service = Service(self.config_path, **self._planted(extra))
+        service = Service(self.config_path, **planted(**extra))
 
         def on_answer(answers: int) -> None:
             if answers == kill_at:
@@ -131,7 +137,7 @@ class Crashes:
 
     async def reckon(self, **extra: str) -> None:
         """Start again on what is there, and hold it against the books; now and then verify all of it."""
-        with serving(self.config_path, **self._planted(extra)) as service:
+        with serving(self.config_path, **planted(**extra)) as service:
             await check(self.books, service)
         self.counts["reckonings"] += 1
         if self.counts["reckonings"] % VERIFY_EVERY == 0:
@@ -142,13 +148,9 @@ class Crashes:
         verified = await asyncio.to_thread(ledgerd_here, "verify", "--config", self.config_path)
         assert verified.code == 0, verified
 
-    def _planted(self, extra: dict[str, str]) -> dict[str, str]:
-        path = os.pathsep.join([str(PLANTED), str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
-        return {"PYTHONPATH": path.rstrip(os.pathsep), **extra}
-
     async def _live_until_it_ends(self, extra: dict[str, str]) -> None:
         try:
-            service = Service(self.config_path, **self._planted(extra))
+            service = Service(self.config_path, **planted(**extra))
         except AssertionError:
             return  # it ended before it was ready
         await self._live(service, lambda _answers: None)

@@ -19,6 +19,7 @@ from tests.simulation.seeds import play
 SEEDS = 120
 ROUNDS = 8
 SEEDS_TO_NOTICE_MAX = 120
+FATAL = ("killed front", "killed store", "power cuts")
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS // ROUNDS))
@@ -27,8 +28,9 @@ def test_every_answer_of_every_life_is_explained(first: int):
     for seed in range(first, first + SEEDS // ROUNDS):
         seen += play(seed)
     # The lives reach what they are for.
-    for what in ("pay 201", "pay 200", "pay 500", "pay 503", "killed front", "killed store", "bills", "days"):
+    for what in ("pay 201", "pay 200", "pay 500", "pay 503", "bills", "days", *FATAL):
         assert seen[what] > 0, what
+    assert sum(count for name, count in seen.items() if name.startswith("disk: ")) > 0
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -17,6 +22,7 @@ from ledgerd.storage.ports import StoreError
 from ledgerd.storage.verify import verify_files
 from tests.storage.books import RULES, Place, write_book
 
+ROOT = Path(__file__).parents[2]
 KINDS: tuple[FileKind, ...] = get_args(FileKind)
 ADD_NOTE = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT) STRICT; INSERT INTO notes VALUES (1, 'x');"
 BROKEN = "CREATE TABLE half (id INTEGER); INSERT INTO half VALUES (1); INSERT INTO nowhere VALUES (1);"
@@ -82,6 +88,24 @@ def test_an_empty_file_is_refused(connection: sqlite3.Connection, kind: FileKind
         check_schema(connection, kind)
 
 
+def write_first_book(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database with rows in it, as the first schema had it."""
+    with monkeypatch.context() as first:
+        first.setattr(migrate_module, "migrations", lambda kind: migrations(kind)[:1])
+        first.setattr(journal_module, "candidates", lambda *_, **__: [])  # it asks an index of today
+        write_book(place, seed=1)
+    assert place.query("PRAGMA user_version") == [(1,)]
+
+
+def everything(place: Place) -> list[str]:
+    """All that both files hold, as statements."""
+    lines: list[str] = []
+    for path in (place.tables, place.journal):
+        with closing(sqlite3.connect(path)) as connection:
+            lines += connection.iterdump()
+    return lines
+
+
 # Files ---------------------------------------------------------------------------------------------
 
 
@@ -105,11 +129,7 @@ async def test_a_file_of_an_older_version_is_refused_until_it_is_migrated(
 async def test_the_first_schema_with_rows_in_it_is_brought_up_to_this_one(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as first:
-        first.setattr(migrate_module, "migrations", lambda kind: migrations(kind)[:1])
-        first.setattr(journal_module, "candidates", lambda *_, **__: [])  # it asks an index of today
-        write_book(place, seed=1)
-    assert place.query("PRAGMA user_version") == [(1,)]
+    write_first_book(place, monkeypatch)
     place.edit("INSERT INTO billing_runs VALUES (1, 739000, 'completed', 5, 5, 0, 1000, 2000)")
     place.edit("INSERT INTO billing_runs VALUES (2, 739001, 'running', 5, 3, 1, 3000, NULL)")
     tables = ("users", "vault", "transactions", "loans", "bills", "payments")
@@ -131,6 +151,30 @@ async def test_the_first_schema_with_rows_in_it_is_brought_up_to_this_one(
         ]
     finally:
         await engine.close()
+    assert verify_files(place.tables, place.journal, RULES, lambda done, total: None).found == 0
+
+
+async def test_a_migration_that_is_killed_before_any_statement_goes_on_at_the_next(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_first_book(place, monkeypatch)
+    killed = tmp_path / "killed"
+    run = [sys.executable, "-m", "tests.storage.killed_migration", str(place.folder), str(killed)]
+    done = await asyncio.to_thread(subprocess.run, run, cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    newest = await migrate_files(*place.paths) + 1
+    whole = everything(place)
+    found = Counter[int]()
+    for folder in killed.iterdir():
+        left = Place(folder)
+        [(have,)] = left.query("PRAGMA user_version")
+        found[have] += 1
+        if have < newest:
+            with pytest.raises(StoreError, match=f"schema {have}, .*run `ledgerd migrate`"):
+                await open_engine(*left.paths)
+        assert await migrate_files(*left.paths) == newest - have
+        assert everything(left) == whole
+    assert sorted(found) == list(range(1, newest + 1))  # each was left behind, all of it or nothing
     assert verify_files(place.tables, place.journal, RULES, lambda done, total: None).found == 0
 
 
