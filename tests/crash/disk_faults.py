@@ -112,6 +112,7 @@ class Faults:
             calls = (await live({})).calls
             for kind, suffix in product("ws", suffixes):
                 count = sum(call == kind and name.endswith(suffix) for call, name in calls)
+                assert count, f"nothing was seen of {kind} {suffix}: the faults would show nothing"
                 faults = [
                     Fault(kind, suffix, n, error, lasting)
                     for n, error, lasting in product(range(1, count + 1), ERRORS, (False, True))
