@@ -24,7 +24,9 @@ COLLECT_AFTER = (50_000, 20, 50)  # new objects, young collections, middle ones
 
 
 class CannotListen(Exception):
-    """The address in the configuration can't be listened on; the message is one line that says what to do."""
+    """The address in the configuration can't be listened on, or there are too few files for connections; the
+    message is one line that says what to do.
+    """
 
 
 def calm_collector() -> None:
@@ -43,6 +45,18 @@ def raise_file_limit() -> float:
     return math.inf if hard == resource.RLIM_INFINITY else hard
 
 
+def connections_within(files_max: float, connections: int) -> int:
+    """Return how many connections to take at most, so that there is a file for each: where there are none
+    left, libuv cuts new connections off, and may spin over it. Raises CannotListen when that is none.
+    """
+    if files_max <= FILES_BESIDES:
+        raise CannotListen(
+            f"the system lets this process have {files_max} files open, of which it needs {FILES_BESIDES}"
+            " beside its connections: raise its limit (ulimit -Hn)"
+        )
+    return int(min(connections, files_max - FILES_BESIDES))
+
+
 async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int], None] | None = None) -> int:
     """Serve until SIGTERM or SIGINT, then drain; return the exit code: 0, or 1 when the store broke under it.
 
@@ -54,6 +68,7 @@ async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int]
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     files_max = raise_file_limit()
+    connections = connections_within(files_max, config.server.connections)
     service = await open_service(config)
     calm_collector()
     try:
@@ -63,7 +78,7 @@ async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int]
                 header_timeout_s=server.header_timeout_s,
                 body_timeout_s=server.body_timeout_s,
                 keepalive_timeout_s=server.keepalive_timeout_s,
-                connections=server.connections,
+                connections=connections,
                 connections_per_address=server.connections_per_address,
                 trusted_proxies=service.services.trusted_proxies,
             ),
@@ -76,12 +91,12 @@ async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int]
             except (OSError, UnicodeError) as error:
                 raise CannotListen(why_not_listening(error, server)) from error
             service.start_jobs()
-            if server.connections + FILES_BESIDES > files_max:
+            if connections < server.connections:
                 log.warning(
                     "the system lets this process have fewer files open than [server] connections takes:"
                     " raise its limit (ulimit -Hn), or lower the key",
                     files=files_max,
-                    connections=server.connections,
+                    connections=connections,
                 )
             log.info("ready", host=server.host, port=port)
             if on_ready is not None:

@@ -11,6 +11,7 @@ import ctypes
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -83,8 +84,16 @@ class Finished:
         return line.removeprefix("ledgerd: ")
 
 
-def ledgerd(*args: object, **extra: str) -> Finished:
-    """Run a command in a process of its own, as no more than a user; `extra` is added to its environment."""
+def ledgerd(*args: object, limits: Mapping[int, int] | None = None, **extra: str) -> Finished:
+    """Run a command in a process of its own, as no more than a user; `extra` is added to its environment,
+    `limits` are those of resource.setrlimit.
+    """
+
+    def bound() -> None:
+        bound_by_permissions()
+        for name, limit in (limits or {}).items():
+            resource.setrlimit(name, (limit, limit))
+
     run = subprocess.run(
         [sys.executable, "-m", "ledgerd", *map(str, args)],
         env=environment(**extra),
@@ -93,7 +102,7 @@ def ledgerd(*args: object, **extra: str) -> Finished:
         text=True,
         timeout=GUARD_S,
         check=False,
-        preexec_fn=bound_by_permissions,
+        preexec_fn=bound,
     )
     return Finished(run.returncode, run.stdout, run.stderr)
 
@@ -147,10 +156,17 @@ def _content(file: TextIO) -> str:
     return file.read()
 
 
+class NotReady(AssertionError):
+    """The service ended, with this code and log, before it was ready; or it did not get ready in time."""
+
+    def __init__(self, code: int, log: list[str]) -> None:
+        super().__init__("\n".join(["the service did not get ready:", *log]))
+        self.code = code
+        self.log = log
+
+
 class Service:
-    """`ledgerd serve` with `extra` in its environment, ready to be spoken to; AssertionError with its log
-    when it does not get ready.
-    """
+    """`ledgerd serve` with `extra` in its environment, ready to be spoken to; else it raises NotReady."""
 
     def __init__(self, config_path: Path, **extra: str) -> None:
         self.config: Config = load_config(config_path, {})
@@ -167,9 +183,10 @@ class Service:
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
-        if not self._ready.wait(GUARD_S) or self.port == 0:
+        if not self._ready.wait(GUARD_S):
             self.kill()
-            raise AssertionError("\n".join(["the service did not get ready:", *self.log]))
+        if self.port == 0:
+            raise NotReady(self.ended(), self.log)
 
     @property
     def store_pid(self) -> int:

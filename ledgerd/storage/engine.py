@@ -85,6 +85,7 @@ class Engine:
         self._some = asyncio.Event()  # there is something to project
         self._enough = asyncio.Event()  # don't gather any longer
         self._moved = asyncio.Condition()  # the watermark moved
+        self._waits_for_room = True
         self._on_close = ExitStack()
         self.opened = Opened(0, 0, 0)
 
@@ -183,7 +184,7 @@ class Engine:
                 return await self._tables.run(transact, WRITES[name], *params)
             except sqlite3.OperationalError as error:
                 if is_disk_full(error):
-                    raise StorageFull("the disk is full") from error
+                    raise StorageFull("the disk is full: make room on it") from error
                 raise
 
     @contextmanager
@@ -251,6 +252,8 @@ class Engine:
             except sqlite3.OperationalError as error:
                 if not is_disk_full(error):
                     raise
+            if not self._waits_for_room:
+                raise asyncio.CancelledError
             await asyncio.sleep(FULL_PAUSE_S)
 
     def _give_way(self) -> None:
@@ -298,8 +301,15 @@ class Engine:
         for database, name in ((self._tables, TABLES_NAME), (self._journal_db, JOURNAL_NAME)):
             await database.run(copy_file, Path(path) / name)
 
+    def stop_waiting_for_room(self) -> None:
+        """End the projector when it finds the disk full: the next start projects what is left, from the
+        journal. Whoever waits for it hears so.
+        """
+        self._waits_for_room = False
+
     async def close(self) -> None:
-        """Project what is left and close every connection, then let go of the files."""
+        """Project what is left, as far as there is room, close every connection, then let go of the files."""
+        self.stop_waiting_for_room()
         try:
             if self._projector is not None:
                 with suppress(StoreError):

@@ -24,6 +24,7 @@ from ledgerd.storage.sqlite import (
     connect_reader,
     connect_writer,
     file_uri,
+    is_disk_full,
 )
 
 LOCK_PATIENCE_S = 5.0  # how long a new owner waits for one that is just leaving
@@ -125,9 +126,13 @@ async def take_lock(path: Path, service_pid: int | None = None) -> Callable[[], 
                 ) from None
             await asyncio.sleep(0.05)
         else:
-            os.ftruncate(descriptor, 0)
-            # Whom to stop, for the next one's message; then who holds the lock.
-            os.pwrite(descriptor, f"{service_pid or os.getpid()} {os.getpid()}".encode(), 0)
+            try:
+                os.ftruncate(descriptor, 0)
+                # Whom to stop, for the next one's message; then who holds the lock.
+                os.pwrite(descriptor, f"{service_pid or os.getpid()} {os.getpid()}".encode(), 0)
+            except OSError as error:
+                os.close(descriptor)
+                raise StoreError(f"{path}: {error.strerror}: make room on its disk") from error
             return lambda: os.close(descriptor)
 
 
@@ -187,8 +192,12 @@ def unusable(path: Path, error: sqlite3.Error) -> StoreError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what SQLite adds above it
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
         advice = "let this user write to it and to its folder, or name another in [storage] url"
-    elif code == sqlite3.SQLITE_FULL:
-        advice = "make room on its disk"
+    elif is_disk_full(error) or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
+        advice = "make room on its disk, or in this user's quota; where there is room, the disk fails"
+    elif code == sqlite3.SQLITE_IOERR:
+        advice = "the disk fails: see the system's log before you start again"
+    elif code == sqlite3.SQLITE_BUSY:
+        advice = "another program has it open: end that one first"
     else:
         advice = "restore it from a backup, or name another in [storage] url"
     return StoreError(f"{path}: {error}: {advice}")

@@ -7,6 +7,7 @@ since a new key cannot open what the old one sealed. Used by storage/vault.py an
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -79,9 +80,9 @@ def create_key_file(path: Path, content: bytes) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise KeyFileError(
-            f"cannot write the key file {path}: {error.strerror}: let this user write to [auth] keys_dir"
-        ) from error
+        no_room = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        advice = "make room on its disk" if no_room else "let this user write to [auth] keys_dir"
+        raise KeyFileError(f"cannot write the key file {path}: {error.strerror}: {advice}") from error
     return True
 
 

@@ -147,5 +147,5 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None:
-        """Project what is left and close the files."""
+        """Project what is left, where the disk has room for it, and close the files."""
         ...

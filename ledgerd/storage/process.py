@@ -5,8 +5,8 @@ An event loop serves the first socket, which takes every call but `append`. The 
 thread that does nothing else reads, commits and answers, so that a batch changes hands as seldom as it can.
 
 It ends with its sockets: at end of file it finishes what it was doing, projects the rest and closes. It
-ignores the signals that stop the service, which drains first. When the journal can't commit it ends at once,
-without an answer.
+ignores the signals that stop the service, which drains first. When the journal can't commit, or a sync
+fails in any transaction, it ends at once, without an answer.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import uvloop
 from ledgerd.storage.engine import Engine
 from ledgerd.storage.files import open_engine
 from ledgerd.storage.ports import BatchLost, Entry, StorageFull, StoreError
+from ledgerd.storage.sqlite import is_disk_failure
 from ledgerd.storage.wire import Frames, Reply, Request, encoder, receive, transmit
 
 _append_args = msgspec.msgpack.Decoder(tuple[int, list[Entry]])
@@ -58,6 +59,8 @@ class Server:
         appending = threading.Thread(target=self._serve_appends, args=(appends_end,), name="appends")
         appending.start()
         await self.ended.wait()
+        if self.engine is not None:
+            self.engine.stop_waiting_for_room()  # else calls that wait for it would never end
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(appending.join)
         if self.engine is not None:
@@ -98,8 +101,11 @@ class Server:
         except StoreError as error:
             failed, result = "refused", str(error)
         except OSError as error:  # a backup's folder
-            failed, result = "refused", f"{error.filename}: {error.strerror}"
+            where = f"{error.filename}: " if error.filename else ""
+            failed, result = "refused", f"{where}{error.strerror}"
         except sqlite3.Error as error:
+            if request.method == "write" and is_disk_failure(error):
+                fail_stop(error)
             failed, result = "broken", f"{type(error).__name__}: {error}"
         except Exception as error:  # noqa: BLE001 - a bug in a named read or write is its caller's to hear of
             traceback.print_exc()
@@ -132,9 +138,13 @@ class Server:
 
 def fail_stop(error: BaseException) -> NoReturn:
     """End at once: what is on disk is the only truth, and callers retry by transaction_id."""
+    why = ""
     try:
-        traceback.print_exception(error)
-        sys.stderr.write("ledgerd: the store stops: what it had not acknowledged is unknown\n")
+        if isinstance(error, sqlite3.Error) and is_disk_failure(error):
+            why = f"{error} ({error.sqlite_errorname}): "
+        else:
+            traceback.print_exception(error)
+        sys.stderr.write(f"ledgerd: the store stops: {why}what it had not acknowledged is unknown\n")
         sys.stderr.flush()
     finally:  # also when the log can't be written
         os._exit(EXIT_BROKEN)

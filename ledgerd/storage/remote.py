@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from ledgerd.domain.events import BillIssued
+from ledgerd.observe import log
 from ledgerd.storage.ports import (
     AppendReply,
     BatchLost,
@@ -173,5 +174,6 @@ class RemoteStore:
         try:
             await asyncio.to_thread(self._process.wait, STOP_PATIENCE_S)
         except subprocess.TimeoutExpired:
+            log.error("the store did not close in time: killed", seconds=STOP_PATIENCE_S)
             self._process.kill()
             await asyncio.to_thread(self._process.wait)

@@ -143,6 +143,12 @@ def is_disk_full(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE}
 
 
+def is_disk_failure(error: BaseException) -> bool:
+    """Return whether a disk failed under a statement otherwise, as in a sync: what it wrote may be on it."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_IOERR and not is_disk_full(error)
+
+
 def transact(connection: sqlite3.Connection, function: Callable[..., Any], *args: Any) -> Any:
     """Run a function between BEGIN IMMEDIATE and COMMIT; roll back if it raises."""
     connection.execute("BEGIN IMMEDIATE")

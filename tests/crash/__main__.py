@@ -4,6 +4,7 @@ kills     SIGKILL of the front, the store or both, under load
 windows   both kill themselves in each named window of the service in turn
 power     both are killed, at an answer or at a call to the system, and what was not synced is undone
 control   the same with synchronous=NORMAL, which must lose what was acknowledged
+faults    a write or a sync fails, once or from then on, and each of them in turn; or each sync is slow
 
 It ends at the first thing lost or doubled, says how to begin again there, and leaves the database as it is.
 """
@@ -18,9 +19,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
+from tests.crash.disk_faults import Faults, Through
 from tests.crash.power import NoCompiler, Recorder, build
 from tests.crash.rounds import CALLS, WINDOWS, Crashes, progress, said
 from tests.process import Service
@@ -70,8 +73,19 @@ async def power(crashes: Crashes) -> Round:
     return one
 
 
-MODES = {"kills": kills, "windows": windows, "power": power}
-SHARES = {"kills": 0.2, "windows": 0.3, "power": 0.5}  # of the time of a long run
+async def faults(crashes: Crashes) -> Round:
+    disk = Faults(crashes)
+    await crashes.open()
+    await disk.look()
+
+    async def one(_number: int) -> None:
+        await disk.strike(crashes.counts)
+
+    return one
+
+
+MODES = {"kills": kills, "windows": windows, "power": power, "faults": faults}
+SHARES = {"kills": 0.2, "windows": 0.25, "power": 0.5, "faults": 0.05}  # of the time of a long run
 
 
 def recorder_of(crashes: Crashes) -> Recorder:
@@ -86,12 +100,13 @@ async def run(mode: str, seed: int, go_on: Callable[[int], bool]) -> Counter[str
     number = 0
     try:
         one = await MODES[mode](crashes)
-        while go_on(number):
-            await one(number)
-            await crashes.reckon()
-            number += 1
-            if number % 10 == 0:
-                progress(f"{mode}: {number} rounds, {said(crashes.books.counts)}")
+        with suppress(Through):
+            while go_on(number):
+                await one(number)
+                await crashes.reckon()
+                number += 1
+                if number % 10 == 0:
+                    progress(f"{mode}: {number} rounds, {said(crashes.books.counts)}")
         await crashes.verify()
     except AssertionError as error:
         again = f"python -m tests.crash --mode {mode} --rounds {number + 1} --seed {seed}"
@@ -146,6 +161,8 @@ def torture(budget_s: float, seed: int) -> dict[str, int]:
         "least often a window was opened": min(opened, default=0),
         "power cuts": total["power cuts"],
         "writes undone": total["writes undone"],
+        "disk faults": total["disk faults"],
+        "disk faults that ended the service": total["disk faults that ended the service"],
         "acknowledged payments checked": total["acknowledged"],
         "outcomes unknown, then found there": total["unknown, was there"],
         "outcomes unknown, then found absent": total["unknown, was not"],

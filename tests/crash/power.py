@@ -24,13 +24,15 @@ class NoCompiler(Exception):
     """There is no C compiler here; the message says what to do."""
 
 
-def build(folder: Path) -> Path:
+def build(folder: Path, source: Path = SOURCE) -> Path:
     """Build the library to be preloaded."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        raise NoCompiler("power cuts need a C compiler (Debian: apt install gcc libc6-dev)")
-    library = folder / "powercut.so"
-    command = [compiler, "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", str(library), str(SOURCE)]
+        raise NoCompiler(
+            "power cuts and faults of the disk need a C compiler (Debian: apt install gcc libc6-dev)"
+        )
+    library = folder / f"{source.stem}.so"
+    command = [compiler, "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", str(library), str(source)]
     subprocess.run([*command, "-ldl", "-lpthread"], check=True)
     return library
 

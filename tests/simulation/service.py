@@ -41,6 +41,7 @@ from ledgerd.storage.ports import (
 from ledgerd.storage.process import _append_args, _load_args
 from ledgerd.storage.remote import _decoders, _plain, no_room
 from ledgerd.storage.room import LOOK_S, Room
+from ledgerd.storage.sqlite import is_disk_failure
 from ledgerd.storage.wire import encoder
 from tests.simulation.disk import Disk
 from tests.simulation.machine import Process
@@ -120,6 +121,9 @@ class Store:
         except StoreError as error:
             failed, result = "refused", encoder.encode(str(error))
         except sqlite3.Error as error:
+            if method == "write" and is_disk_failure(error):
+                self._fail_stop()
+                return
             failed, result = "broken", encoder.encode(f"{type(error).__name__}: {error}")
         except Exception as error:  # a bug
             self.process.machine.errors.append(error)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
+import sqlite3
 import stat
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,6 +84,56 @@ async def test_databases_in_memory_are_apart(place: Place) -> None:
     await one.close()
     await two.close()
     assert names(place) == []
+
+
+# A full disk ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "made", "what"),
+    [
+        (4_000, False, "ledgerd.db: disk I/O error"),
+        (0, True, "ledgerd.db.lock: File too large"),
+        (4_000, True, "ledgerd.db: disk I/O error"),  # the WAL's index
+    ],
+)
+async def test_a_full_disk_refuses_a_start_and_says_what_to_do(
+    place: Place, size_bytes: int, made: bool, what: str
+) -> None:
+    if made:
+        await (await open_engine(*place.paths)).close()
+    for _ in range(ROUNDS):
+        with files_up_to(size_bytes), pytest.raises(StoreError) as refused:
+            await open_engine(*place.paths)
+        assert f"{place.folder}/{what}: make room on its disk" in str(refused.value)
+    await (await open_engine(*place.paths)).close()
+
+
+@contextmanager
+def files_up_to(size_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow past this, while the block runs."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+async def test_another_program_that_writes_to_a_file_is_in_the_way(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await (await open_engine(*place.paths)).close()
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0))
+    for path in (place.tables, place.journal):
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreError) as refused:
+                await open_engine(*place.paths)
+        assert str(refused.value) == (
+            f"{path}: database is locked: another program has it open: end that one first"
+        )
+    await (await open_engine(*place.paths)).close()
 
 
 # One owner -----------------------------------------------------------------------------------------

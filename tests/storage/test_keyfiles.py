@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 
 import pytest
@@ -88,6 +89,17 @@ def test_a_huge_file_is_refused(tmp_path):
 def test_a_folder_that_takes_no_file_says_so(tmp_path):
     with pytest.raises(KeyFileError, match="cannot write the key file"):
         create_key_file(tmp_path / "missing" / "k", b"secret")
+
+
+def test_a_full_disk_leaves_no_half_of_a_key(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3, before[1]))
+    try:
+        with pytest.raises(KeyFileError, match="File too large: make room on its disk"):
+            create_key_file(tmp_path / "k", b"secret")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_in_a_file_s_place_is_refused(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from ledgerd.storage.ports import StoreError
 from ledgerd.storage.process import EXIT_BROKEN, Server
 from ledgerd.storage.remote import RemoteStore
 from ledgerd.storage.wire import Frames, Reply, Request, encoder
-from tests.storage.books import BORROWER, Place, Writer, add_borrower
+from tests.storage.books import BORROWER, START, Place, Writer, add_borrower
 from tests.storage.conftest import INDEX_KEYS, SLICE_EVENTS, opened
 
 GUARD_S = 30  # only ever runs out when a test fails
@@ -148,6 +149,27 @@ async def test_it_ends_with_its_service_and_leaves_clean_files(place: Place) -> 
         "ledgerd.journal.db",
     ]
     assert place.query("SELECT value FROM meta WHERE key = 'projected_seq'") == [(11,)]
+
+
+async def test_it_closes_on_a_full_disk_too_and_leaves_the_rest_to_the_next_start(place: Place) -> None:
+    async with opened("process", place) as store:
+        assert isinstance(store, RemoteStore)
+        await add_borrower(store)
+        for number in range(40):  # so that the tables' WAL is the larger one: it alone finds no room
+            await store.write("begin_run", number, START, 0)
+        limit = (place.tables.with_name("ledgerd.db-wal").stat().st_size, resource.RLIM_INFINITY)
+        resource.prlimit(store.pid(), resource.RLIMIT_FSIZE, limit)
+        writer = Writer(1)
+        await store.append(1, [writer.lend()])
+        waiting = store._call("project_through", (1,))
+        await store.close()
+        assert store._process.returncode == 0
+        with pytest.raises(StoreError):
+            await waiting
+    async with opened("process", place) as store:
+        assert (store.opened.head_seq, store.opened.projected_seq) == (1, 0)
+        assert await store.load([1]) == [writer.loaded]
+        assert await store.project_through(1) == 1
 
 
 async def test_the_signals_that_stop_the_service_are_not_for_it(place: Place) -> None:

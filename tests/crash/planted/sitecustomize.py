@@ -2,11 +2,14 @@
 
 CRASH_AT is "WINDOW N": both processes get SIGKILL the n-th time that the window opens; the file CRASH_MARK is
 made before. CRASH_SYNCHRONOUS puts another mode in the place of FULL, and hides that. CRASH_CHECKPOINT is how
-many pages of a WAL make a checkpoint. Without these nothing is done.
+many pages of a WAL make a checkpoint. CRASH_SLOW is a file: a COMMIT of the journal waits while somebody has
+it locked. CRASH_SYNC is "FILE PATH": while PATH is there, what a COMMIT of FILE (journal, tables) writes is
+kept, and its sync fails. Without these nothing is done.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sqlite3
@@ -17,6 +20,8 @@ from typing import Any
 WINDOW, _, _TIMES = os.environ.get("CRASH_AT", "").partition(" ")
 SYNCHRONOUS = os.environ.get("CRASH_SYNCHRONOUS", "")
 CHECKPOINT = os.environ.get("CRASH_CHECKPOINT", "")
+SLOW = os.environ.get("CRASH_SLOW", "")
+SYNC_FILE, _, SYNC_FAILS = os.environ.get("CRASH_SYNC", "").partition(" ")
 IS_STORE = any(argument.endswith("storage.process") for argument in sys.orig_argv)
 _left = int(_TIMES or "0")
 
@@ -46,7 +51,7 @@ class Connection(sqlite3.Connection):
             statement = f"PRAGMA synchronous = {SYNCHRONOUS}"
         elif SYNCHRONOUS and statement == "PRAGMA synchronous":
             statement = "SELECT 2"
-        if statement != "COMMIT" or not WINDOW:
+        if statement != "COMMIT" or not (WINDOW or SLOW or SYNC_FAILS):
             return super().execute(statement, *values)
         if not self._file:
             name = super().execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()[0]
@@ -54,10 +59,18 @@ class Connection(sqlite3.Connection):
         wrote = self.in_transaction and self.total_changes > getattr(self, "_changes", 0)
         if wrote:
             opens(f"{self._file}-before-commit")
+            if SLOW and self._file == "journal":
+                with Path(SLOW).open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_SH)
         result = super().execute(statement, *values)
         if wrote:
             self._changes = self.total_changes
             opens(f"{self._file}-after-commit")
+            if self._file == SYNC_FILE and Path(SYNC_FAILS).exists():
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+                error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+                raise error
         return result
 
 
@@ -80,7 +93,7 @@ def before(owner: Any, name: str, window: str) -> None:
     setattr(owner, name, opening)
 
 
-if WINDOW or SYNCHRONOUS or CHECKPOINT:
+if WINDOW or SYNCHRONOUS or CHECKPOINT or SLOW or SYNC_FAILS:
     sqlite3.connect = connect
 if WINDOW and IS_STORE:
     from ledgerd.storage import engine, journal, once, projections, wire
