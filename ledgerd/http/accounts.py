@@ -99,16 +99,12 @@ class Accounts:
     def recognise(self, token: str) -> Caller | BadToken | None:
         """Return whom the token speaks for, or None when the vault must be asked: see `authenticate`."""
         caller = self._tokens.verify(token)
-        if isinstance(caller, BadToken) or caller.kind != "borrower":
-            return caller
-        return caller if self._registered_until_s.get(caller.id, 0.0) > self._now_s() else None
+        return caller if isinstance(caller, BadToken) or self._is_known(caller) else None
 
     async def authenticate(self, token: str) -> Caller | BadToken:
         """Return whom the token speaks for; a borrower must also be registered in the vault."""
-        if (recognised := self.recognise(token)) is not None:
-            return recognised
         caller = self._tokens.verify(token)
-        if isinstance(caller, BadToken):
+        if isinstance(caller, BadToken) or self._is_known(caller):
             return caller
         if not await self._store.read("is_registered", caller.id):
             return BadToken.INVALID
@@ -117,6 +113,10 @@ class Accounts:
         if len(self._registered_until_s) > REGISTERED_MAX:
             self._registered_until_s.popitem(last=False)
         return caller
+
+    def _is_known(self, caller: Caller) -> bool:
+        """Return whether the vault need not be asked: it knows no clients, and was asked a moment ago."""
+        return caller.kind != "borrower" or self._registered_until_s.get(caller.id, 0.0) > self._now_s()
 
     async def register(
         self, name: str, email: str, identity_text: str, annual_income_paise: int, password: str
@@ -168,7 +168,7 @@ class Accounts:
         else:
             # A text that is no identity is still looked up, and found nowhere.
             lookup = self._vault.identity_key(self._vault.parse(identity_text) or ""), None
-        account_key = hashlib.sha256(repr(lookup).encode("utf-8", "surrogatepass")).digest()
+        account_key = hashlib.sha256(repr(lookup).encode()).digest()
         if retry_after_s := self._throttle.check(account_key, address):
             return _too_many_attempts(retry_after_s)
         user = await self._store.read("user_for_login", *lookup)

@@ -10,6 +10,7 @@ import jwt
 import pytest
 
 from ledgerd.config import Auth
+from ledgerd.http import accounts
 from ledgerd.http.accounts import Accounts, Grant, User
 from ledgerd.http.clients import CLIENT_SCOPES, ClientCredentials, Refusal
 from ledgerd.http.keyring import load_or_create_keyring
@@ -25,6 +26,7 @@ NOW_S = 1_800_000_000
 NUMBER, OTHER_NUMBER, UNKNOWN_NUMBER = "234567890124", "999941057058", "496858245152"
 PASSWORD = "correct horse"
 HERE, ELSEWHERE = "203.0.113.7", "198.51.100.9"
+ALREADY = Refusal("already-registered", "This Aadhaar ID or email is registered already: log in.")
 AUTH = Auth(access_ttl_s=900, refresh_ttl_s=10_000, login_failures=5)
 
 
@@ -53,11 +55,11 @@ class Tables:
 class World:
     """A service with real parts and a time moved by hand; built over the same folder, it has restarted."""
 
-    def __init__(self, folder: Path, seed: int = 1) -> None:
+    def __init__(self, folder: Path, seed: int = 1, identities: str = "aadhaar") -> None:
         chance = random.Random(seed)
         self.now_s = float(NOW_S)
         self.tables = Tables(folder / "tables.db")
-        self.vault = Vault({1: b"e" * 32}, 1, b"i" * 32, "aadhaar", chance.randbytes)
+        self.vault = Vault({1: b"e" * 32}, 1, b"i" * 32, identities, chance.randbytes)
         self.revocations = Revocations(lambda: self.now_s)
         keyring = load_or_create_keyring(folder / "keys", NOW_S, chance.randbytes)
         self.tokens = Tokens(
@@ -112,6 +114,12 @@ async def test_a_borrower_registers_and_is_shown_masked(world):
     assert await world.accounts.me(caller) == user
 
 
+async def test_when_somebody_registered_is_kept_in_milliseconds(world):
+    world.now_s += 0.25
+    await world.register()
+    assert world.tables.conn.execute("SELECT registered_at_ms FROM users").fetchone() == (NOW_S * 1000 + 250,)
+
+
 async def test_the_score_shows_once_it_is_known(world):
     await world.register()
     world.tables.conn.execute("UPDATE users SET credit_score = 670")
@@ -125,8 +133,7 @@ async def test_the_score_shows_once_it_is_known(world):
 )
 async def test_the_same_person_registers_once(world, number, email):
     await world.register()
-    refusal = await world.register(number, email)
-    assert refusal.code == "already-registered"
+    assert await world.register(number, email) == ALREADY
 
 
 async def test_who_is_registered_already_costs_no_hash(world):
@@ -134,7 +141,7 @@ async def test_who_is_registered_already_costs_no_hash(world):
     before = len(world.tables.calls)
     world.passwords.close()  # from now on a hash is an error
     for number, email in ((NUMBER, "new@example.com"), (OTHER_NUMBER, "aSHA@eXAMPLE.COM")):
-        assert (await world.register(number, email)).code == "already-registered"
+        assert await world.register(number, email) == ALREADY
     assert world.tables.calls[before:] == ["is_taken", "is_taken"]
 
 
@@ -145,7 +152,8 @@ async def test_many_at_once_register_one(world):
 
 
 async def test_what_is_no_identity_is_refused_without_any_work(world):
-    assert (await world.register("234567890123")).code == "invalid-fields"
+    refused = Refusal("invalid-fields", "The Aadhaar ID is not valid.")
+    assert await world.register("234567890123") == refused
     assert world.tables.calls == []
 
 
@@ -219,12 +227,25 @@ async def test_wrong_and_unknown_look_the_same_and_do_the_same(world):
     }
 
 
+@pytest.mark.parametrize("nothing", ["", " ", "~" * 65])
+async def test_a_text_that_is_no_identity_is_nobodys(world, tmp_path, nothing):
+    """Not theirs either whose identity is the next best."""
+    opaque = World(tmp_path, identities="opaque")
+    try:
+        for identity in ("~", "-", "0", "None"):
+            assert isinstance(await opaque.register(identity, f"{identity}@example.com"), User)
+            assert isinstance(await opaque.login(identity), Grant)
+        assert (await opaque.login(nothing)).code == "bad-credentials"
+    finally:
+        opaque.close()
+
+
 async def test_repeated_failures_have_to_wait_and_then_may_try_again(world):
     await world.register()
     for _ in range(5):
         assert (await world.login(password="wrong horse")).code == "bad-credentials"
-    refusal = await world.login()
-    assert (refusal.code, refusal.retry_after_s) == ("too-many-attempts", 1)
+    waits = Refusal("too-many-attempts", "Too many failed logins: wait, then try again.", 1)
+    assert await world.login() == waits
     world.now_s += 1
     assert isinstance(await world.login(), Grant)
     assert (await world.login(password="wrong horse")).code == "bad-credentials"
@@ -362,6 +383,22 @@ async def test_an_end_outlives_every_token_of_its_login(world, tmp_path):
         after.close()
 
 
+async def test_a_token_issued_up_to_a_minute_after_its_login_ended_is_ended_too(world, tmp_path):
+    """As when a refresh and a logout come at once, and the one is slow."""
+    user = await world.register()
+    caller = await world.caller(await world.login())
+    await world.accounts.logout(caller)
+    world.now_s += 60
+    late = world.tokens.issue(format_id(user.user_id), "borrower", ("borrower",), caller.login_id, "late")
+    after = World(tmp_path, seed=2)
+    try:
+        after.now_s = world.now_s + AUTH.access_ttl_s - 1
+        await after.accounts.load_revocations()
+        assert await after.accounts.authenticate(late) is BadToken.REVOKED
+    finally:
+        after.close()
+
+
 # Who calls ----------------------------------------------------------------------
 
 
@@ -378,11 +415,33 @@ async def test_a_borrower_seen_in_the_vault_is_looked_up_again_after_a_while(wor
     world.tables.calls.clear()
     for _ in range(10):
         assert isinstance(await world.caller(grant), Caller)
-    assert world.tables.calls == ["is_registered"]
     world.tables.conn.execute("DELETE FROM vault WHERE user_id = ?", (user.user_id,))
-    world.now_s += 10
+    world.now_s += 9.75
+    assert isinstance(await world.caller(grant), Caller)
+    assert world.tables.calls == ["is_registered"]
+    world.now_s += 0.25
     assert await world.caller(grant) is BadToken.INVALID
     assert await world.accounts.me(Caller("borrower", 5, frozenset(), 1, NOW_S, "j", "b:5")) is None
+
+
+async def test_of_those_seen_in_the_vault_the_ones_looked_up_last_are_remembered(world, monkeypatch):
+    monkeypatch.setattr(accounts, "REGISTERED_MAX", 2)
+    first, second, third = [
+        (await world.register(number, f"{number}@example.com"), await world.login(number))[1]
+        for number in (NUMBER, OTHER_NUMBER, UNKNOWN_NUMBER)
+    ]
+    await world.caller(first)
+    world.now_s += 5
+    await world.caller(second)
+    world.now_s += 5
+    for grant in (first, third):  # the first again, since it was too long ago; and one too many
+        await world.caller(grant)
+    world.tables.calls.clear()
+    for grant in (first, third):
+        assert isinstance(world.accounts.recognise(grant.access_token), Caller)
+    assert world.accounts.recognise(second.access_token) is None
+    assert isinstance(await world.caller(second), Caller)
+    assert world.tables.calls == ["is_registered"]
 
 
 # Clients ----------------------------------------------------------------------

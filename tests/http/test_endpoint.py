@@ -7,8 +7,17 @@ import json
 import re
 from collections import Counter
 
+import pytest
+from structlog.testing import capture_logs
+
+from ledgerd.actors.messages import ActorFailed, Overloaded
+from ledgerd.http.endpoint import problem_of
+from ledgerd.http.overdue import Late
+from ledgerd.http.passwords import Busy
+from ledgerd.http.problems import Problem
 from ledgerd.http.route import Route
 from ledgerd.http.routes import ROUTES
+from ledgerd.storage.ports import StorageFull, StoreError
 from tests.http.outside import GOOD_BODIES, REQUEST_ID, Answer, Caller, World
 
 WITH_BODY = [route for route in ROUTES if route.body is not None]
@@ -81,6 +90,39 @@ async def log_in_again(world: World, caller: Caller) -> Caller:
     return await (world.log_client_in(caller) if caller.secret else world.log_in(caller.identity))
 
 
+async def test_who_is_turned_away_is_told_why_and_with_what_to_come_back(world, borrower):
+    ended = await world.log_in(borrower.identity)
+    await world.post("/api/logout/", None, ended)
+    realm = 'Bearer realm="ledgerd"'
+    invalid = f'{realm}, error="invalid_token"'
+    for authorization, detail, challenge in (
+        (None, "Send an access token.", realm),
+        ("", "Send a Bearer token.", realm),
+        ("Basic abc", "Send a Bearer token.", realm),
+        (f"Token {borrower.token}", "Send a Bearer token.", realm),
+        (f"Bearer{borrower.token}", "Send a Bearer token.", realm),
+        ("Bearer", "The access token is not valid.", invalid),
+        ("Bearer x", "The access token is not valid.", invalid),
+        (f"bearer {ended.token}", "The login of this access token has ended.", invalid),
+    ):
+        answer = await world.call("GET", "/api/me/", None, None, {"Authorization": authorization})
+        assert (answer.status, answer.json["detail"]) == (401, detail), authorization
+        assert answer.headers["WWW-Authenticate"] == challenge, authorization
+    for path, who, scopes in (
+        ("/api/me/", world.ops, "borrower"),
+        ("/api/loans/", world.payer, "borrower ops"),
+        ("/api/billing-runs/", borrower, "ops"),
+    ):
+        answer = await world.get(path, who)
+        assert (answer.status, answer.json["detail"]) == (403, f"One of these scopes is needed: {scopes}.")
+        challenge = f'{realm}, error="insufficient_scope", scope="{scopes}"'
+        assert answer.headers["WWW-Authenticate"] == challenge
+    for spelled in ("Bearer", "Bearer ", "bearer", "BEARER", "bEaReR  "):
+        authorization = f"{spelled} {borrower.token} "
+        answer = await world.call("GET", "/api/me/", None, None, {"Authorization": authorization})
+        assert answer.status == 200, spelled
+
+
 async def test_a_token_is_looked_at_before_the_body(world):
     """Who may not call learns nothing of what is a good body, and nothing is read for them."""
     for route in (route for route in WITH_BODY if route.scopes):
@@ -98,7 +140,43 @@ async def test_draining_turns_new_work_away(world, borrower):
             assert answer.status == (503 if route.name == "readyz" else 200)
         else:
             assert (answer.status, answer.slug) == (503, "draining"), route.name
+            assert answer.json["detail"] == "The service is stopping."
             assert answer.headers["Retry-After"] == "1"
+
+
+# What goes wrong ----------------------------------------------------------------------------------
+
+SOON, LATER = {"Retry-After": "1"}, {"Retry-After": "10"}
+UNKNOWN = Problem("outcome-unknown", "Send it again, the same.")
+
+
+@pytest.mark.parametrize(
+    ("error", "problem", "logged"),
+    [
+        (Problem("not-found", "x"), Problem("not-found", "x"), None),
+        (Overloaded("mailboxes"), Problem("overloaded", "Try again: mailboxes.", {}, SOON), None),
+        (Busy(), Problem("overloaded", "Too many passwords wait to be looked at.", {}, SOON), None),
+        (
+            StorageFull("x"),
+            Problem("storage-full", "The disk is nearly full: nothing was done.", {}, LATER),
+            None,
+        ),
+        (StoreError("why"), UNKNOWN, {"event": "outcome unknown", "error": "why"}),
+        (ActorFailed("why"), UNKNOWN, {"event": "outcome unknown", "error": "why"}),
+        (Late("why"), UNKNOWN, {"event": "outcome unknown", "error": "why"}),
+        (
+            error := ValueError("secret"),
+            Problem("internal", "A bug; it is in our log."),
+            {"event": "internal error", "exc_info": error},
+        ),
+    ],
+)
+def test_whatever_goes_wrong_has_its_problem_and_what_nobody_expects_is_logged(error, problem, logged):
+    with capture_logs() as lines:
+        told = problem_of(error, ROUTES[0], "r-1")
+    assert vars(told) == vars(problem)
+    always = {"log_level": "error", "route": ROUTES[0].path, "request_id": "r-1"}
+    assert lines == ([] if logged is None else [always | logged])
 
 
 # Addresses and methods ----------------------------------------------------------------------------

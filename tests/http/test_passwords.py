@@ -124,3 +124,31 @@ async def test_closing_cancels_what_has_not_begun():
     held.gate.set()
     await closing
     assert await running == "done"
+
+
+async def test_closing_waits_for_what_has_begun():
+    passwords = Passwords(1, random.Random(1).randbytes)
+    held, hashed = Held(), []
+
+    def work() -> None:
+        held()
+        hashed.append(passwords._hash(b"correct horse", bytes(16)))  # which takes its time
+
+    running = asyncio.ensure_future(passwords._run(passwords._logins, work))
+    waiting = asyncio.ensure_future(passwords._run(passwords._logins, held))
+    await asyncio.to_thread(held.begun.wait, 60)
+    closing = asyncio.get_running_loop().run_in_executor(None, passwords.close)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    held.gate.set()
+    await closing
+    assert len(hashed) == 1
+    await running
+
+
+async def test_what_comes_after_closing_fails_and_keeps_no_room():
+    passwords = Passwords(1, random.Random(1).randbytes)
+    passwords.close()
+    for _ in range(2 * (1 + REGISTRATIONS_WAITING)):
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            await passwords.hash("correct horse")

@@ -110,6 +110,7 @@ def test_the_forger_of_these_tests_makes_good_tokens_too(world):
     assert isinstance(world.tokens.verify(world.forge(header={"typ": "AT+JWT"})), Caller)
     assert isinstance(world.tokens.verify(world.forge(nbf=NOW_S, iat=NOW_S + 5)), Caller)
     assert isinstance(world.tokens.verify(world.forge(more="than needed")), Caller)
+    assert isinstance(world.tokens.verify(world.forge(exp=NOW_S + 1)), Caller)
 
 
 # What is not ----------------------------------------------------------------------
