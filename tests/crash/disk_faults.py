@@ -21,7 +21,7 @@ from random import Random
 
 from tests.crash.load import Load
 from tests.crash.power import build
-from tests.crash.rounds import CLIENTS, LIFE_S, Crashes
+from tests.crash.rounds import CLIENTS, LIFE_S, Crashes, planted
 from tests.process import NotReady, Service, write_config
 
 SOURCE = Path(__file__).with_name("diskfault.c")
@@ -184,7 +184,7 @@ class Faults:
             **fault,
         }
         try:
-            service = Service(config_path, **self._crashes._planted(environment))
+            service = Service(config_path, **planted(**environment))
         except NotReady as ended:
             return Life(ended.code, ended.log, self._calls())
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import os
 import resource
 import signal
 import socket
@@ -19,7 +18,7 @@ from random import Random
 import pytest
 
 from tests.crash.load import Load, Payment, api, check, open_books
-from tests.crash.rounds import PLANTED, ROOT
+from tests.crash.rounds import planted
 from tests.crash.test_full_disk import limit_files
 from tests.process import GUARD_S, NotReady, Service, ledgerd, serving, write_config
 
@@ -28,11 +27,6 @@ STOPPED = [
     "ledgerd: the store ended: see the log above; start again, callers retry by transaction_id",
 ]
 KILLED = "the store did not close in time: killed"
-
-
-def planted(**extra: str) -> dict[str, str]:
-    """The environment of a service that is struck: see planted/sitecustomize.py."""
-    return {"PYTHONPATH": os.pathsep.join([str(PLANTED), str(ROOT)]), **extra}
 
 
 def said(service: Service) -> list[str]:
