@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,15 +166,17 @@ class NotReady(AssertionError):
 
 
 class Service:
-    """`ledgerd serve` with `extra` in its environment, ready to be spoken to; else it raises NotReady."""
+    """`ledgerd serve` with `extra` in its environment, run by the command `run_by` if any, ready to be spoken
+    to; else it raises NotReady.
+    """
 
-    def __init__(self, config_path: Path, **extra: str) -> None:
+    def __init__(self, config_path: Path, run_by: Sequence[str] = (), **extra: str) -> None:
         self.config: Config = load_config(config_path, {})
         self.config_path = config_path
         self.log: list[str] = []
         self.port = 0
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ledgerd", "serve", "--config", str(config_path)],
+            [*run_by, sys.executable, "-m", "ledgerd", "serve", "--config", str(config_path)],
             env=environment(**extra),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -248,9 +250,9 @@ class Service:
 
 
 @contextmanager
-def serving(config_path: Path, **extra: str) -> Iterator[Service]:
+def serving(config_path: Path, run_by: Sequence[str] = (), **extra: str) -> Iterator[Service]:
     """Serve for as long as the block lasts; a service that the block has ended is left alone."""
-    service = Service(config_path, **extra)
+    service = Service(config_path, run_by, **extra)
     try:
         yield service
     except BaseException:

@@ -253,7 +253,7 @@ class Engine:
                 if not is_disk_full(error):
                     raise
             if not self._waits_for_room:
-                raise asyncio.CancelledError
+                raise asyncio.CancelledError  # it ends as it would when `close` ends it: nothing is broken
             await asyncio.sleep(FULL_PAUSE_S)
 
     def _give_way(self) -> None:

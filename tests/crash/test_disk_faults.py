@@ -17,6 +17,7 @@ from random import Random
 
 import pytest
 
+from ledgerd.server import FILES_BESIDES
 from tests.crash.load import Load, Payment, api, check, open_books
 from tests.crash.rounds import planted
 from tests.crash.test_full_disk import limit_files
@@ -189,6 +190,18 @@ async def test_without_descriptors_those_who_are_there_are_served_and_others_lat
                 with connection(service) as client:
                     if is_alive(client):
                         break
+    assert said(service) == []
+
+
+def test_it_takes_as_many_connections_as_there_are_descriptors_for(tmp_path: Path):
+    """Which are ten here; one more is told so, and not cut off."""
+    few = ("sh", "-c", f'ulimit -n {FILES_BESIDES + 10} && exec "$@"', "sh")
+    with serving(write_config(tmp_path), few) as service, ExitStack() as stack:
+        for _ in range(10):
+            assert is_alive(stack.enter_context(connection(service)))
+        for _ in range(10):
+            with connection(service) as client:
+                assert client.recv(65_536).startswith(b"HTTP/1.1 503 ")
     assert said(service) == []
 
 
