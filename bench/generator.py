@@ -74,6 +74,8 @@ class Connection(asyncio.Protocol):
             self.transport.abort()  # a request that was under way counts as broken
             return
         self.busy = False
+        if status in REFUSED and b"\r\nretry-after: " not in data.lower():
+            self.generator.unadvised += 1
         self.generator.count_answer(self, status)
         if b"\r\nconnection: close\r\n" in data[:2_000].lower():
             self.transport.abort()
@@ -112,7 +114,8 @@ class Generator:
         self.slices = [
             Slice() for _ in range(math.ceil((plan.scheduled_s + plan.grace_s) / plan.slice_s) + 1)
         ]
-        self.send_lag, self.uncorrected = Histogram(), Histogram()
+        self.send_lag, self.uncorrected, self.refusal = Histogram(), Histogram(), Histogram()
+        self.unadvised = 0
         part = acknowledged_part(plan, number)
         self.acknowledged: BinaryIO | None = part.open("wb", buffering=1 << 20) if part else None
 
@@ -221,6 +224,7 @@ class Generator:
             if self.acknowledged:
                 self.acknowledged.write(f"{connection.transaction_id}\n".encode())
         elif status in REFUSED:
+            self.refusal.add(int((now_s - connection.sent_s) * 1e6))
             self.slice_at(now_s).refused_here += 1
         self.settle()
 
@@ -257,6 +261,8 @@ class Generator:
             slices=self.slices,
             send_lag=self.send_lag,
             uncorrected=self.uncorrected,
+            refusal=self.refusal,
+            unadvised=self.unadvised,
             cpu_s=used_s,
             elapsed_s=elapsed_s,
             reconnects=self.reconnects,

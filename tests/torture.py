@@ -25,7 +25,8 @@ FIGURES = re.compile(r"(<!-- figures: .*? -->\n).*(<!-- end of figures -->)", re
 # What is run, and its share of the time.
 HARNESSES = {
     "crashes": ("tests.crash.__main__", 0.65),
-    "simulation": ("tests.simulation.many", 0.2),
+    "simulation": ("tests.simulation.many", 0.16),
+    "overload": ("tests.overload.__main__", 0.04),
     "fuzzing": ("tests.fuzz.__main__", 0.1),
     "canaries": ("tests.canaries.__main__", 0.05),
 }

@@ -27,6 +27,7 @@ LOAD_LOANS_MAX = 500  # loans read in one query
 MESSAGES_A_TURN = 64  # of one mailbox, before others run
 EVICTION_SCAN_MAX = 64
 FORGOTTEN_A_TURN = 500  # idle loans, before others run
+TOO_MUCH = "too much in flight"
 _OUTCOMES: dict[type, str] = {Accepted: "applied", Replayed: "replayed"}
 
 
@@ -145,6 +146,12 @@ class Registry:
         else:
             actor.mailbox.append(message)
 
+    def refusal(self) -> Overloaded | None:
+        """Return what `put` would raise for a payment, whatever it is, and count it; None: it is to be put."""
+        if self.in_flight < self.limits.in_flight:
+            return None
+        return self._overloaded("in_flight", TOO_MUCH, 1)
+
     def check_room(self, loan_ids: Collection[int]) -> None:
         """Raise what `put` would unless there is room, now, for one payment to each of these, repeated ones
         as often as they stand there.
@@ -160,7 +167,7 @@ class Registry:
         if self.committer.broken:
             raise StoreError("the journal has ended")
         if self.in_flight + count > self.limits.in_flight:
-            raise self._overloaded("in_flight", "too much in flight", payments)
+            raise self._overloaded("in_flight", TOO_MUCH, payments)
         if self.committer.lag_events >= self.limits.tail_events:
             self.committer.catch_up()
             raise self._overloaded("tail_events", "projections lag behind", payments)

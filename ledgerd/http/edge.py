@@ -28,8 +28,10 @@ ALWAYS_LINES: Final = "".join(f"{name}: {value}\r\n" for name, value in ALWAYS.i
 class AnswerTo(Protocol):
     """A connection, as whoever answers on it sees it."""
 
-    def answer(self, head: str, body: bytes) -> None:
-        """Send an answer: its lines up to the empty one, and its body."""
+    def answer(self, head: str, body: bytes, rest_s: float = 0.0) -> None:
+        """Send an answer: its lines up to the empty one, and its body. The connection's next request is
+        looked at after `rest_s`.
+        """
         ...
 
     def abort(self) -> None:

@@ -130,6 +130,8 @@ class Endpoint:
         services, route = self._services, self._route
         try:
             check_draining(services, route)
+            if self._is_payment and (refusal := services.registry.refusal()):
+                raise refusal  # noqa: TRY301 - before anything of it is read: a refusal must be cheap
             caller = None if not route.scopes else await self._authenticate(headers.get("Authorization"))
             trace.authenticated_s = time.perf_counter()
             call = Call(request, caller, None, trace)

@@ -54,6 +54,7 @@ class Connection(RequestHandler):
         "_head_began",
         "_head_timer",
         "_in_express",
+        "_is_resting",
         "_network",
         "_next_is_due",
         "_requests_seen",
@@ -75,6 +76,7 @@ class Connection(RequestHandler):
         self._head_began = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._in_express = False  # the express lane has a request of this connection
+        self._is_resting = False  # what comes meanwhile waits
         self._next_is_due = False
         self._unread_bytes = 0
         self._unread_timer: asyncio.TimerHandle | None = None
@@ -152,7 +154,9 @@ class Connection(RequestHandler):
         """
         self._next_is_due = False
         waiter = self._waiter
-        if self._in_express or self._paused or not self._messages or waiter is None or waiter.done():
+        if self._in_express or self._is_resting or self._paused:
+            return
+        if not self._messages or waiter is None or waiter.done():
             return
         express = self._edge.express
         message, payload = self._messages[0]
@@ -180,8 +184,10 @@ class Connection(RequestHandler):
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
 
-    def answer(self, head: str, body: bytes) -> None:
-        """Send the answer to the request that the express lane took. A client that hung up gets none."""
+    def answer(self, head: str, body: bytes, rest_s: float = 0.0) -> None:
+        """Send the answer to the request that the express lane took, and rest for so long. A client that hung
+        up gets none.
+        """
         self._in_express = False
         transport = self.transport
         if transport is None:
@@ -195,7 +201,15 @@ class Connection(RequestHandler):
         self._next_keepalive_close_time = close_time = self._loop.time() + self._keepalive_timeout
         if self._keepalive_handle is None:
             self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
-        self._next_soon()
+        if rest_s:
+            self._is_resting = True
+            self._loop.call_later(rest_s, self._rested)
+        else:
+            self._next_soon()
+
+    def _rested(self) -> None:
+        self._is_resting = False
+        self._next()
 
     def abort(self) -> None:
         """Cut the connection: the request that the express lane took has no answer."""
