@@ -114,7 +114,7 @@ class Generator:
         self.slices = [
             Slice() for _ in range(math.ceil((plan.scheduled_s + plan.grace_s) / plan.slice_s) + 1)
         ]
-        self.send_lag, self.uncorrected, self.refusal = Histogram(), Histogram(), Histogram()
+        self.send_lag, self.uncorrected = Histogram(), Histogram()
         self.unadvised = 0
         part = acknowledged_part(plan, number)
         self.acknowledged: BinaryIO | None = part.open("wb", buffering=1 << 20) if part else None
@@ -224,7 +224,6 @@ class Generator:
             if self.acknowledged:
                 self.acknowledged.write(f"{connection.transaction_id}\n".encode())
         elif status in REFUSED:
-            self.refusal.add(int((now_s - connection.sent_s) * 1e6))
             self.slice_at(now_s).refused_here += 1
         self.settle()
 
@@ -261,7 +260,6 @@ class Generator:
             slices=self.slices,
             send_lag=self.send_lag,
             uncorrected=self.uncorrected,
-            refusal=self.refusal,
             unadvised=self.unadvised,
             cpu_s=used_s,
             elapsed_s=elapsed_s,

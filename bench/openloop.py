@@ -103,8 +103,7 @@ class OpenLoopResult(msgspec.Struct, kw_only=True, dict=True):
     slices: list[Slice]
     send_lag: Histogram  # from due to sent, where a connection was free: the generator's own delay
     uncorrected: Histogram  # from sent to answered: what a closed loop would say
-    refusal: Histogram  # from sent to refused
-    unadvised: int  # refusals that don't say when to come again
+    unadvised: int = 0  # refusals that don't say when to come again
     cpu_s: float  # of the generator, until all was offered
     elapsed_s: float  # until then
     reconnects: int
@@ -216,7 +215,6 @@ def merge_results(shares: Sequence[OpenLoopResult]) -> OpenLoopResult:
         slices=[merge_slices(column) for column in zip(*(each.slices for each in shares), strict=True)],
         send_lag=merged(each.send_lag for each in shares),
         uncorrected=merged(each.uncorrected for each in shares),
-        refusal=merged(each.refusal for each in shares),
         unadvised=sum(each.unadvised for each in shares),
         cpu_s=sum(each.cpu_s for each in shares),
         elapsed_s=max(each.elapsed_s for each in shares),

@@ -147,7 +147,7 @@ class Registry:
             actor.mailbox.append(message)
 
     def refusal(self) -> Overloaded | None:
-        """Return what `put` would raise for a payment, whatever it is, and count it; None: it is to be put."""
+        """Return what `put` would raise for any payment, and count it; None when there is room."""
         if self.in_flight < self.limits.in_flight:
             return None
         return self._overloaded("in_flight", TOO_MUCH, 1)

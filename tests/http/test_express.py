@@ -75,6 +75,24 @@ async def test_requests_of_both_ways_on_one_connection_are_answered_in_order():
 
 
 @on_both_loops
+async def test_who_was_refused_rests_and_nobody_else_does():
+    lane = Lane()
+    async with serving(express=lane) as served:
+        (_, refused), (_, other) = await served.connect(), await served.connect()
+        refused.write(post(b"1") + post(b"2"))
+        answer_to, _ = await lane.taken.get()
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        answer_to.answer("HTTP/1.1 503 Overloaded\r\nContent-Length: 0\r\n", b"", SOON_S)
+        other.write(post(b"3"))
+        taken = [(await lane.taken.get())[1] for _ in range(2)]
+        assert taken == [b"3", b"2"]
+        assert loop.time() - began_s >= SOON_S * 0.9
+        refused.close()
+        other.close()
+
+
+@on_both_loops
 async def test_between_requests_a_connection_goes_either_way():
     lane = Lane()
     async with serving(express=lane) as served:

@@ -401,6 +401,19 @@ async def test_past_a_limit_nothing_is_done(open_world):
         assert (await world.loan(borrower, loan))["principal_received"] == "80.00"
 
 
+async def test_with_too_much_in_flight_a_payment_is_refused_before_it_is_read(world, monkeypatch):
+    registry = world.service.registry
+    monkeypatch.setattr(registry, "in_flight", registry.limits.in_flight)
+    for token in (await world.borrower(), "nobody's"):
+        answer = await world.pay(token, "no loan", "1.00", "no id")
+        assert refused(answer, 503, "overloaded")
+        assert answer.headers["Retry-After"] == "1"
+    counted = await world.metric('ledgerd_overloaded_total{limit="in_flight"}')
+    assert counted == await world.metric('ledgerd_payments_total{outcome="overloaded"}') == 2
+    monkeypatch.undo()
+    assert refused(await world.pay("nobody's", "no loan", "1.00", "no id"), 401, "unauthorized")
+
+
 async def test_a_restart_forgets_nothing(open_world, tmp_path):
     async with open_world(storage=on_disk(tmp_path)) as world:
         borrower = await world.borrower()

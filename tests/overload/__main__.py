@@ -35,10 +35,11 @@ def torture(budget_s: float, seed: int) -> dict[str, int]:
             last = overload.round(ROUND_S, seed + len(overload.rounds))
             over = last.over
             progress(
-                f"round {len(overload.rounds)}: holds {overload.held_per_s:,.0f}/s; of twice that"
-                f" {over.goodput_per_s():,.0f}/s done ({last.goodput:.2f}), {over.total.refused / ROUND_S:,.0f}/s"
-                f" refused, a new caller's answer takes {p99(last.answers_ms):.0f} ms (p99); again after"
-                f" {last.again_after_s:.2f} s; memory {[round(mb) for mb in last.rss_mb]} MB;"
+                f"round {len(overload.rounds)}: holds {overload.held_per_s:,.0f}/s;"
+                f" of twice that {over.goodput_per_s():,.0f}/s done ({last.goodput:.2f}),"
+                f" {over.total.refused / ROUND_S:,.0f}/s refused,"
+                f" a new caller's answer takes {p99(last.answers_ms):.0f} ms (p99);"
+                f" again after {last.again_after_s:.2f} s; memory {[round(mb) for mb in last.rss_mb]} MB;"
                 f" generator {over.generator_cpu_share:.0%} of all cores"
             )
         overload.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.overload.rounds import Failed, ready
 
 PLANTED = Path(__file__).with_name("planted")
+ROOT = PLANTED.parents[2]
 # What is wrong with the service, and a part of what the harness says then.
 FAULTS = {
     "refuses nothing": "nothing was refused",
@@ -22,7 +24,7 @@ FAULTS = {
 def seen(fault: str, folder: Path, seconds: float) -> str:
     """Return what the harness says of a service with this fault; "" when it sees nothing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(PLANTED))
+        patch.setenv("PYTHONPATH", f"{PLANTED}{os.pathsep}{ROOT}")
         patch.setenv("OVERLOAD_FAULT", fault)
         with ready(folder) as overload:
             overload.warm(seconds, 1)

@@ -38,7 +38,8 @@ FAR_ABOVE_PER_S = 20_000
 SLICE_S = 0.25
 CALL_EVERY_S = 0.02
 
-GOODPUT_MIN = 0.5  # of what it holds
+GOODPUT_BESIDE_OTHERS_MIN = 0.3
+GOODPUT_MIN = 0.7  # of what it holds
 ANSWER_P99_MS_MAX = 250.0  # of who did not just ask
 MORE_MEMORY_MB_MAX = 32.0  # of either process, from the first load to the last
 AGAIN = 0.7  # of what it holds is "itself again" ..
@@ -69,7 +70,8 @@ def ready(folder: Path) -> Iterator[Overload]:
     with serving(folder, SECTIONS) as service:
         yield Overload(service)
     found = ledgerd_here("verify", "--config", folder / "config.toml")
-    _hold(found.code == 0, f"verify: {found.stderr}")
+    if found.code != 0:
+        raise Failed(f"verify: {found.stderr}")
 
 
 class Overload:
@@ -80,7 +82,7 @@ class Overload:
         self.rounds: list[Round] = []
         self.offered = 0
         self._first_seq = last_seq(service.config)
-        self._acknowledged: set[str] = set()
+        self.acknowledged: set[str] = set()
         self._requests = Payments(loans=service.loans, tokens=service.tokens(100))
         self.held_per_s = 0.0
         self.rss_before_mb: tuple[float, ...] = ()
@@ -110,33 +112,48 @@ class Overload:
         self.rounds.append(last)
         return last
 
-    def check(self) -> None:
-        """Hold all that was promised, of all rounds; raises Failed."""
+    def check(self, *, alone: bool = True) -> None:
+        """Hold all that was promised, of all rounds; raises Failed with all that is not so. A service that is
+        not `alone` on the machine need not be as fast.
+        """
+        if found := [*self._complaints(alone)]:
+            raise Failed("; ".join(found))
+
+    def _complaints(self, alone: bool) -> Iterator[str]:
         for each in self.rounds:
             for load in (each.over, each.after):
                 total = load.total
-                _hold(set(total.statuses) <= {201, 503}, f"answers: {total.statuses}")
-                _hold(not total.broken + total.unread, f"{total.broken} broken, {total.unread} unread")
-                _hold(not load.unadvised, f"{load.unadvised} refusals without Retry-After")
-            _hold(each.over.total.refused > 0, "twice what it holds, and nothing was refused")
-            _hold(not each.after.total.refused, "what it holds was refused")
-            _hold(len(each.answers_ms) > 5, "nobody came in between")
-            p99_ms = p99(each.answers_ms)
-            _hold(p99_ms <= ANSWER_P99_MS_MAX, f"an answer takes {p99_ms:.0f} ms (p99)")
-            _hold(each.again_after_s <= AGAIN_WITHIN_S, f"itself again after {each.again_after_s:.2f} s")
+                if others := total.statuses.keys() - {201, 503}:
+                    yield f"answered with {others}"
+                if total.broken or total.unread:
+                    yield f"{total.broken} broken, {total.unread} unread"
+                if load.unadvised:
+                    yield f"{load.unadvised} refusals without Retry-After"
+            if not each.over.total.refused:
+                yield "twice what it holds, and nothing was refused"
+            if each.after.total.refused:
+                yield "what it holds was refused"
+            if alone and (answer_ms := p99(each.answers_ms)) > ANSWER_P99_MS_MAX:
+                yield f"an answer takes {answer_ms:.0f} ms (p99)"
+            if alone and each.again_after_s > AGAIN_WITHIN_S:
+                yield f"itself again after {each.again_after_s:.2f} s"
             more_mb = max(now - was for now, was in zip(each.rss_mb, self.rss_before_mb, strict=True))
-            _hold(more_mb <= MORE_MEMORY_MB_MAX, f"{more_mb:.0f} MB more memory")
+            if more_mb > MORE_MEMORY_MB_MAX:
+                yield f"{more_mb:.0f} MB more memory"
         goodput = median(each.goodput for each in self.rounds)
-        _hold(goodput >= GOODPUT_MIN, f"goodput {goodput:.2f} of what it holds")
-        self._reckon()
+        if goodput < (GOODPUT_MIN if alone else GOODPUT_BESIDE_OTHERS_MIN):
+            yield f"goodput {goodput:.2f} of what it holds"
+        yield from self._reckon()
 
-    def _reckon(self) -> None:
-        """Find each acknowledged payment in the ledger once, and nothing else: what was refused left nothing."""
+    def _reckon(self) -> Iterator[str]:
+        """Find each acknowledged payment in the ledger once, and nothing else."""
         config = self.service.config
         kept = keys_after(config, self._first_seq)
-        known = {payment_key(self.service.book.caller, each) for each in self._acknowledged}
-        _hold(not known - kept, f"{len(known - kept)} acknowledged payments are lost")
-        _hold(not kept - known, f"{len(kept - known)} payments that nobody was told of")
+        known = {payment_key(self.service.book.caller, each) for each in self.acknowledged}
+        if lost := known - kept:
+            yield f"{len(lost)} acknowledged payments are lost"
+        if more := kept - known:
+            yield f"{len(more)} payments that nobody was told of"
         payments_after(config, self._first_seq)  # raises when one is there twice
 
     def _held(self, seconds: float, seed: int) -> OpenLoopResult:
@@ -161,7 +178,7 @@ class Overload:
             )
         )
         answered = ids.read_text().split()
-        self._acknowledged.update(answered)
+        self.acknowledged.update(answered)
         self.offered += result.total.offered
         return result
 
@@ -188,7 +205,7 @@ class Overload:
                 answers_ms.append((time.perf_counter() - began_s) * 1000)
                 connection.close()
                 if answer.status == 201:
-                    self._acknowledged.add(body["transaction_id"])
+                    self.acknowledged.add(body["transaction_id"])
 
         thread = threading.Thread(target=call)
         thread.start()
@@ -215,8 +232,3 @@ def _again_after_s(after: OpenLoopResult, rate_per_s: float) -> float:
 def p99(values: list[float]) -> float:
     """Return the value that one in a hundred exceeds."""
     return sorted(values)[len(values) * 99 // 100]
-
-
-def _hold(is_so: bool, otherwise: str) -> None:
-    if not is_so:
-        raise Failed(otherwise)

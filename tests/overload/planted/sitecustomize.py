@@ -1,4 +1,4 @@
-"""Found by the service's front on its PYTHONPATH, to be bad at an overload in the way that OVERLOAD_FAULT names."""
+"""Found by the service's front on its PYTHONPATH, to meet an overload badly: OVERLOAD_FAULT says how."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ from typing import Any
 
 FAULT = os.environ.get("OVERLOAD_FAULT", "")
 
-
-def plant() -> None:
-    """Have the fault in this process."""
+if FAULT and "serve" in sys.orig_argv:
     from ledgerd.actors.registry import Registry
     from ledgerd.http import endpoint, express
 
     refusal = Registry.refusal
+    hoard = []
 
     def leaks(self: Any) -> Any:
         if refused := refusal(self):
             self.in_flight += 1
         return refused
-
-    hoard = []
 
     def hoards(self: Any) -> Any:
         if refused := refusal(self):
@@ -30,9 +27,9 @@ def plant() -> None:
 
     if FAULT == "refuses nothing":
         Registry.refusal = lambda _self: None  # type: ignore[method-assign]
-        Registry._check = lambda *_args: None  # type: ignore[method-assign]  # noqa: SLF001
+        Registry._check = lambda *_args: None  # type: ignore[method-assign]
     elif FAULT == "does not say when to come again":
-        endpoint._RETRY.clear()  # noqa: SLF001
+        endpoint._RETRY.clear()
     elif FAULT == "counts what it refused as in flight":
         Registry.refusal = leaks  # type: ignore[method-assign]
     elif FAULT == "keeps what it refused":
@@ -41,7 +38,3 @@ def plant() -> None:
         express.REST_S = 0.0  # type: ignore[misc]
     else:
         raise ValueError(FAULT)
-
-
-if FAULT and "serve" in sys.orig_argv:
-    plant()
