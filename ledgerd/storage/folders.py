@@ -1,5 +1,5 @@
-"""Names that outlive a cut of power: what is made, renamed or removed in a folder is on disk when the folder is
-synced; a sync of the file itself does not promise that.
+"""Names that outlive a cut of power: what is made, renamed or removed in a folder is on disk when the folder
+is synced; a sync of the file itself does not promise that.
 """
 
 from __future__ import annotations
