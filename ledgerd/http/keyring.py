@@ -22,13 +22,13 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from ledgerd.storage.folders import sync_folder
 from ledgerd.storage.keyfiles import (
     KeyFileError,
     check_strength,
     create_key_file,
     ensure_keys_dir,
     read_key_file,
-    sync_dir,
 )
 
 SEED_BYTES = 32
@@ -87,7 +87,7 @@ def rotate_keyring(
     for key in before.keys if before else ():
         if key.retired_at_s is not None and key.retired_at_s + keep_s < now_s:
             _path(keys_dir, key.created_at_s, key.kid).unlink(missing_ok=True)
-    sync_dir(keys_dir)
+    sync_folder(keys_dir)
     keyring = _load(keys_dir)
     assert keyring is not None
     return keyring

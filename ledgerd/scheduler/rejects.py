@@ -19,6 +19,7 @@ from typing import Final
 
 from ledgerd.scheduler.csv_reader import CsvReader
 from ledgerd.scheduler.import_protocol import Reject
+from ledgerd.storage.folders import sync_folder
 
 HEADER: Final = ("line", "reason", "row")
 FULL: Final = "from here on bad rows are counted but not written: the file has reached its bound"
@@ -49,6 +50,7 @@ class RejectsFile:
             file.truncate(kept_bytes)
         if kept_bytes == 0:
             self.path.unlink()
+            sync_folder(self.path.parent)
 
     def append(self, rejects: list[Reject]) -> int:
         """Add lines and sync them to disk; return how many there was room for. After keep_through."""
@@ -73,7 +75,7 @@ class RejectsFile:
             file.flush()
             os.fsync(file.fileno())
         if is_new:
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
         return written
 
     def _open(self, flags: int) -> io.BufferedRandom:
@@ -121,11 +123,3 @@ def _not_ours() -> OSError:
 def _inert(cell: str) -> str:
     cell = cell.replace("\0", "\ufffd")  # which neither we nor a spreadsheet would read back
     return "'" + cell if cell.startswith(_FORMULA_STARTS) else cell
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,6 +13,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from ledgerd.storage.folders import make_folder, sync_folder
 from ledgerd.storage.sqlite import Database, connect_reader, file_uri
 
 TABLES_NAME, JOURNAL_NAME = "ledgerd.db", "ledgerd.journal.db"
@@ -28,7 +29,8 @@ def back_up(journal_db: Database, tables: Path, journal: Path, folder: Path) -> 
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    make_folder(partial.parent)
+    partial.mkdir()
     try:
         with (
             closing(connect_reader(file_uri(tables, "ro"))) as of_tables,
@@ -37,9 +39,9 @@ def back_up(journal_db: Database, tables: Path, journal: Path, folder: Path) -> 
             journal_db.call(_open_snapshots, of_tables, of_journal)
             copy_file(of_tables, partial / TABLES_NAME)
             copy_file(of_journal, partial / JOURNAL_NAME)
-        _sync(partial)
+        sync_folder(partial)
         partial.rename(folder)
-        _sync(folder.parent)
+        sync_folder(folder.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -56,11 +58,3 @@ def _open_snapshots(_appending: sqlite3.Connection, *readers: sqlite3.Connection
     for reader in readers:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM meta").fetchone()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

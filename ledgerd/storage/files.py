@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 from ledgerd.storage.engine import Engine
+from ledgerd.storage.folders import make_folder, sync_folder
 from ledgerd.storage.migrate import FileKind, check_made, check_schema, migrate
 from ledgerd.storage.ports import StoreError
 from ledgerd.storage.precedence import Precedence
@@ -108,7 +109,7 @@ async def take_lock(path: Path, service_pid: int | None = None) -> Callable[[], 
     however it ends.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}: choose a writable folder in [storage] url") from error
@@ -221,11 +222,7 @@ def make_files(tables: Path, journal: Path) -> None:
         with_tables.close()
     made[0].replace(journal)
     made[1].replace(tables)
-    folder = os.open(tables.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(tables.parent)
 
 
 def _finish_making(tables: Path, journal: Path) -> None:
@@ -234,6 +231,7 @@ def _finish_making(tables: Path, journal: Path) -> None:
         new = path.with_name(f"{path.name}.new")
         if new.exists() and not path.exists():
             new.replace(path)
+            sync_folder(path.parent)
 
 
 def _tie(journal: sqlite3.Connection, tables: sqlite3.Connection) -> None:

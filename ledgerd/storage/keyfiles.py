@@ -12,6 +12,8 @@ import os
 import stat
 from pathlib import Path
 
+from ledgerd.storage.folders import make_folder, sync_folder
+
 BYTES_MAX = 65_536
 DISTINCT_BYTES_MIN = 8  # of 32 random bytes some 30 differ; a key with fewer than this was made up by hand
 
@@ -23,7 +25,7 @@ class KeyFileError(Exception):
 def ensure_keys_dir(keys_dir: Path) -> None:
     """Make the folder (0700) when it is missing; refuse one that is no folder or that others can write to."""
     try:
-        keys_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(keys_dir, 0o700)
         mode = stat.S_IMODE(keys_dir.stat().st_mode)
     except OSError as error:
         raise KeyFileError(
@@ -76,7 +78,7 @@ def create_key_file(path: Path, content: bytes) -> bool:
             os.link(draft, path)  # unlike a rename, never replaces a key that another process has just made
         finally:
             draft.unlink(missing_ok=True)
-        sync_dir(path.parent)
+        sync_folder(path.parent)
     except FileExistsError:
         return False
     except OSError as error:
@@ -84,12 +86,3 @@ def create_key_file(path: Path, content: bytes) -> bool:
         advice = "make room on its disk" if no_room else "let this user write to [auth] keys_dir"
         raise KeyFileError(f"cannot write the key file {path}: {error.strerror}: {advice}") from error
     return True
-
-
-def sync_dir(path: Path) -> None:
-    """Make the folder's list of names durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

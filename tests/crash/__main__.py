@@ -3,7 +3,7 @@
 kills     SIGKILL of the front, the store or both, under load
 windows   both kill themselves in each named window of the service in turn
 power     both are killed, at an answer or at a call to the system, and what was not synced is undone
-control   the same with synchronous=NORMAL, which must lose what was acknowledged
+control   the same with synchronous=NORMAL, or with folders not synced: each must lose what was acknowledged
 faults    a write or a sync fails, once or from then on, and each of them in turn; or each sync is slow
 
 It ends at the first thing lost or doubled, says how to begin again there, and leaves the database as it is.
@@ -33,6 +33,7 @@ VICTIMS: dict[str, Callable[[Service], object]] = {
     "store": lambda service: service.kill_store(),
     "front": lambda service: service.signal(signal.SIGKILL),
 }
+FIRST_LIFE = "first life"  # of a new database
 CONTROLS = 4  # cuts with synchronous=NORMAL, each on a database of its own ..
 CONTROLS_LOST_MIN = 2  # .. so many of which must lose something, or the others show nothing
 
@@ -65,10 +66,18 @@ async def windows(crashes: Crashes) -> Round:
 async def power(crashes: Crashes) -> Round:
     recorder = recorder_of(crashes)
     await crashes.open()
-    calls = [None, *CALLS]
+    calls = [None, *CALLS, FIRST_LIFE]
 
     async def one(number: int) -> None:
-        await crashes.power_cut(recorder, calls[number % len(calls)])
+        call = calls[number % len(calls)]
+        if call != FIRST_LIFE:
+            await crashes.power_cut(recorder, call)
+            return
+        first = Crashes(crashes.folder / f"first-{number}", crashes.chance)
+        await first.power_cut_in_first_life(recorder_of(first))
+        await first.reckon()
+        await first.verify()
+        crashes.counts += first.counts + first.books.counts
 
     return one
 
@@ -120,14 +129,19 @@ async def run(mode: str, seed: int, go_on: Callable[[int], bool]) -> Counter[str
 
 
 async def control(seed: int, mode: str = "NORMAL") -> int:
-    """Cut the power of a service that does not sync its commits; return how many lost something."""
+    """Cut the power of a service that does not sync its commits (with mode FOLDERS: its folders, in its first
+    life); return how many lost something.
+    """
     lost = 0
     for number in range(CONTROLS):
         folder = Path(tempfile.mkdtemp(prefix="ledgerd-control-"))
         crashes = Crashes(folder, Random(seed + number))
         recorder = recorder_of(crashes)
-        await crashes.open(CRASH_SYNCHRONOUS=mode)
-        await crashes.power_cut(recorder, None, CRASH_SYNCHRONOUS=mode)
+        if mode == "FOLDERS":
+            await crashes.power_cut_in_first_life(recorder, CRASH_FOLDERS="unsynced")
+        else:
+            await crashes.open(CRASH_SYNCHRONOUS=mode)
+            await crashes.power_cut(recorder, None, CRASH_SYNCHRONOUS=mode)
         try:
             await crashes.reckon()
             await crashes.verify()
@@ -135,7 +149,7 @@ async def control(seed: int, mode: str = "NORMAL") -> int:
             lost += 1
         remove(folder)
     if lost < CONTROLS_LOST_MIN:
-        raise Lost(f"with synchronous={mode} only {lost} of {CONTROLS} cuts lost anything")
+        raise Lost(f"control {mode}: only {lost} of {CONTROLS} cuts lost anything")
     return lost
 
 
@@ -149,6 +163,8 @@ def torture(budget_s: float, seed: int) -> dict[str, int]:
     """All modes in turn, for about so long together; return the figures. Raises Lost, NoCompiler."""
     figures = {"cuts with synchronous=NORMAL that lost something": asyncio.run(control(seed))}
     figures["cuts with synchronous=NORMAL"] = CONTROLS
+    figures["cuts with unsynced folders that lost something"] = asyncio.run(control(seed, "FOLDERS"))
+    figures["cuts with unsynced folders"] = CONTROLS
     total: Counter[str] = Counter()
     for mode, share in SHARES.items():
         end_s = time.monotonic() + budget_s * share
@@ -161,6 +177,7 @@ def torture(budget_s: float, seed: int) -> dict[str, int]:
         "least often a window was opened": min(opened, default=0),
         "power cuts": total["power cuts"],
         "writes undone": total["writes undone"],
+        "names undone": total["names undone"],
         "disk faults": total["disk faults"],
         "disk faults that ended the service": total["disk faults that ended the service"],
         "acknowledged payments checked": total["acknowledged"],
@@ -181,7 +198,9 @@ def main() -> int:
     options = parser.parse_args()
     try:
         if options.mode == "control":
-            progress(f"{asyncio.run(control(options.seed))} of {CONTROLS} cuts lost something, as they must")
+            for mode in ("NORMAL", "FOLDERS"):
+                lost = asyncio.run(control(options.seed, mode))
+                progress(f"{mode}: {lost} of {CONTROLS} cuts lost something, as they must")
             return 0
         counts = asyncio.run(run(options.mode, options.seed, lambda number: number < options.rounds))
     except (Lost, NoCompiler) as error:

@@ -2,7 +2,8 @@
 
 `powercut.c`, built here and preloaded, writes down every write and sync of the database's files. After a kill
 `cut` makes of each file what its disk may hold: what was synced, and of what came after it nothing, or any of
-its 512-byte pieces. Not undone are names: files that were made, renamed or removed.
+its 512-byte pieces. Names that were made, renamed or removed in a folder since its last sync are undone too,
+from the last one back.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Recorder:
 
     def environment(self, kill: str = "") -> dict[str, str]:
         """What preloads the library; `kill` is powercut.c's POWERCUT_KILL."""
-        self._log.unlink(missing_ok=True)
+        for path in self._log.parent.glob(f"{self._log.name}*"):  # and what was kept of unlinked files
+            path.unlink()
         plan = {"POWERCUT_KILL": kill} if kill else {}
         return {
             "LD_PRELOAD": str(self._library),
@@ -92,15 +94,28 @@ class Recorder:
         """Make of each file what its disk holds after the power went."""
         counts["power cuts"] += 1
         unsynced: dict[Path, list[Record]] = {}
-        for record in self.records():
-            if record.kind in ("s", "u"):
+        names: dict[Path, list[tuple[int, Record]]] = {}
+        for number, record in enumerate(self.records()):
+            if record.kind in ("c", "r", "u"):
+                names.setdefault(record.path.parent, []).append((number, record))
+            if record.kind == "r" and record.path in unsynced:
+                unsynced[_other(record)] = unsynced.pop(record.path)
+            elif record.kind in ("s", "u"):
                 unsynced.pop(record.path, None)
+                if record.kind == "s":
+                    names.pop(record.path, None)
             elif record.kind in ("w", "t"):
                 unsynced.setdefault(record.path, []).append(record)
         for path, records in unsynced.items():
             if path.exists():
                 counts["writes undone"] += _undo(path, records, chance)
-        for shared in self._folder.glob("*-shm"):
+        gone = []
+        for changes in names.values():
+            gone += changes[chance.choice([0, 0, chance.randint(0, len(changes))]) :]
+        for _, record in sorted(gone, key=lambda change: change[0], reverse=True):
+            _undo_name(record)
+        counts["names undone"] += len(gone)
+        for shared in self._folder.rglob("*-shm"):
             shared.unlink()
 
 
@@ -130,6 +145,20 @@ def _undo(path: Path, records: list[Record], chance: Random) -> int:
         undone += kept * PIECE < len(record.new)
     path.write_bytes(content)
     return undone
+
+
+def _other(record: Record) -> Path:
+    """The second name of a change of names."""
+    return Path(record.new.decode())
+
+
+def _undo_name(record: Record) -> None:
+    if record.kind == "c" and record.path.is_dir():
+        shutil.rmtree(record.path)
+    elif record.kind == "c":
+        record.path.unlink(missing_ok=True)
+    elif _other(record).exists():
+        _other(record).rename(record.path)
 
 
 def _put(content: bytearray, offset: int, piece: bytes) -> None:

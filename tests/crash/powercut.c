@@ -24,7 +24,8 @@
 #include <unistd.h>
 
 struct record {
-    char kind;          /* w: write, t: truncate, s: sync, u: unlink, k: killed here */
+    char kind;          /* w: write, t: truncate, s: sync, also of a folder, k: killed here; and of names
+                           c: made, r: renamed to `new`, u: unlinked, linked as `new` before */
     char padding[3];
     uint32_t name_length;
     int64_t offset;     /* of a write; the new size of a truncate */
@@ -54,6 +55,27 @@ static int tracked(int fd, char *path) {
     if (strncmp(path, folder, strlen(folder)) != 0) return 0;
     if (length > 4 && strcmp(path + length - 4, "-shm") == 0) return 0;
     return strstr(path, ".db") != NULL && strstr(path, ".lock") == NULL;
+}
+
+/* Whether a name counts. */
+static int named(const char *path) {
+    const char *folder = getenv("POWERCUT_FOLDER");
+    size_t length = strlen(path), above = folder ? strlen(folder) : 0;
+    return folder && strncmp(path, folder, above) == 0 && (path[above] == '/' || path[above] == 0) &&
+           !(length > 4 && strcmp(path + length - 4, "-shm") == 0) && strstr(path, ".lock") == NULL;
+}
+
+/* The path of a folder that counts and is open as fd, or 0. */
+static int folder_of(int fd, char *path) {
+    char link[64];
+    struct stat status;
+    ssize_t length;
+    if (fstat(fd, &status) != 0 || !S_ISDIR(status.st_mode)) return 0;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    length = readlink(link, path, PATH_MAX - 1);
+    if (length <= 0) return 0;
+    path[length] = 0;
+    return named(path);
 }
 
 static void append(char kind, const char *path, int64_t offset, int64_t old_size, const void *old,
@@ -135,7 +157,7 @@ int ftruncate64(int fd, off_t size) { return noted_truncate(fd, size, real("ftru
 static int noted_sync(int fd, int (*sync_)(int)) {
     char path[PATH_MAX];
     int result;
-    if (!tracked(fd, path)) return sync_(fd);
+    if (!tracked(fd, path) && !folder_of(fd, path)) return sync_(fd);
     pthread_mutex_lock(&lock);
     perhaps_kill('b', path);
     result = sync_(fd);
@@ -148,13 +170,61 @@ static int noted_sync(int fd, int (*sync_)(int)) {
 int fsync(int fd) { return noted_sync(fd, real("fsync")); }
 int fdatasync(int fd) { return noted_sync(fd, real("fdatasync")); }
 
-int unlink(const char *path) {
-    const char *folder = getenv("POWERCUT_FOLDER");
-    int (*unlink_)(const char *) = real("unlink");
-    if (folder && strncmp(path, folder, strlen(folder)) == 0 && strstr(path, ".db")) {
-        pthread_mutex_lock(&lock);
-        append('u', path, 0, 0, NULL, 0, NULL, 0);
-        pthread_mutex_unlock(&lock);
+static int noted_open(const char *name, const char *path, int flags, mode_t mode) {
+    int (*open_)(const char *, int, ...) = real(name);
+    int fd, is_new;
+    if (!(flags & O_CREAT) || !named(path)) return open_(path, flags, mode);
+    pthread_mutex_lock(&lock);
+    is_new = access(path, F_OK) != 0;
+    fd = open_(path, flags, mode);
+    if (fd >= 0 && is_new) append('c', path, 0, 0, NULL, 0, NULL, 0);
+    pthread_mutex_unlock(&lock);
+    return fd;
+}
+
+#define OPEN(name)                                      \
+    int name(const char *path, int flags, ...) {        \
+        mode_t mode = 0;                                \
+        if (flags & (O_CREAT | __O_TMPFILE)) {          \
+            va_list rest;                               \
+            va_start(rest, flags);                      \
+            mode = va_arg(rest, mode_t);                \
+            va_end(rest);                               \
+        }                                               \
+        return noted_open(#name, path, flags, mode);    \
     }
-    return unlink_(path);
+OPEN(open)
+OPEN(open64)
+
+int mkdir(const char *path, mode_t mode) {
+    int result = ((int (*)(const char *, mode_t))real("mkdir"))(path, mode);
+    if (result == 0 && named(path)) append('c', path, 0, 0, NULL, 0, NULL, 0);
+    return result;
+}
+
+int link(const char *from, const char *path) {
+    int result = ((int (*)(const char *, const char *))real("link"))(from, path);
+    if (result == 0 && named(path)) append('c', path, 0, 0, NULL, 0, NULL, 0);
+    return result;
+}
+
+int rename(const char *from, const char *to) {
+    int result = ((int (*)(const char *, const char *))real("rename"))(from, to);
+    if (result == 0 && named(to)) append('r', from, 0, 0, NULL, 0, to, (uint32_t)strlen(to));
+    return result;
+}
+
+int unlink(const char *path) {
+    static int count;
+    int (*unlink_)(const char *) = real("unlink");
+    char kept[PATH_MAX];
+    int result;
+    if (!named(path)) return unlink_(path);
+    pthread_mutex_lock(&lock);
+    snprintf(kept, sizeof kept, "%s.%d.%d", getenv("POWERCUT_LOG"), getpid(), ++count);
+    ((int (*)(const char *, const char *))real("link"))(path, kept);
+    result = unlink_(path);
+    if (result == 0) append('u', path, 0, 0, NULL, 0, kept, (uint32_t)strlen(kept));
+    pthread_mutex_unlock(&lock);
+    return result;
 }

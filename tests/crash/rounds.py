@@ -83,7 +83,7 @@ class Crashes:
         self._grow_csv()
         self.config_path = write_config(
             folder / "db",
-            storage={"index_batch": 200, "projection_batch": 50},
+            storage={"url": "sqlite:///data/ledgerd.db", "index_batch": 200, "projection_batch": 50},
             scoring={"transactions_csv": str(self._csv)},
         )
 
@@ -134,6 +134,23 @@ class Crashes:
                 raise NotReached(f"{call} {turn}")
             self.counts[f"cut {call}"] += 1
         recorder.cut(self.chance, self.counts)
+
+    async def power_cut_in_first_life(self, recorder: Recorder, **extra: str) -> None:
+        """Make the database, lend, live until an answer, and cut the power there."""
+        kill_at = self.chance.randint(1, 100)
+        service = Service(self.config_path, **planted(**recorder.environment(), **extra))
+
+        def on_answer(answers: int) -> None:
+            if answers == kill_at:
+                service.kill()
+
+        try:
+            self.books = await open_books(service, loans=1)
+            await self._live(service, on_answer)
+        finally:
+            service.kill()
+        recorder.cut(self.chance, self.counts)
+        self.counts["cuts in a first life"] += 1
 
     async def reckon(self, **extra: str) -> None:
         """Start again on what is there, and hold it against the books; now and then verify all of it."""

@@ -4,7 +4,7 @@ CRASH_AT is "WINDOW N": both processes get SIGKILL the n-th time that the window
 made before. CRASH_SYNCHRONOUS puts another mode in the place of FULL, and hides that. CRASH_CHECKPOINT is how
 many pages of a WAL make a checkpoint. CRASH_SLOW is a file: a COMMIT of the journal waits while somebody has
 it locked. CRASH_SYNC is "FILE PATH": while PATH is there, what a COMMIT of FILE (journal, tables) writes is
-kept, and its sync fails. Without these nothing is done.
+kept, and its sync fails. With CRASH_FOLDERS no folder is synced. Without these nothing is done.
 """
 
 from __future__ import annotations
@@ -95,6 +95,10 @@ def before(owner: Any, name: str, window: str) -> None:
 
 if WINDOW or SYNCHRONOUS or CHECKPOINT or SLOW or SYNC_FAILS:
     sqlite3.connect = connect
+if os.environ.get("CRASH_FOLDERS"):
+    from ledgerd.storage import folders
+
+    folders.sync_folder = lambda _path: None
 if WINDOW and IS_STORE:
     from ledgerd.storage import engine, journal, once, projections, wire
 
