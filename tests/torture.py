@@ -26,7 +26,8 @@ FIGURES = re.compile(r"(<!-- figures: .*? -->\n).*(<!-- end of figures -->)", re
 HARNESSES = {
     "crashes": ("tests.crash.__main__", 0.65),
     "simulation": ("tests.simulation.many", 0.2),
-    "fuzzing": ("tests.fuzz.__main__", 0.1),
+    "fuzzing": ("tests.fuzz.__main__", 0.06),
+    "damage": ("tests.damage.__main__", 0.04),
     "canaries": ("tests.canaries.__main__", 0.05),
 }
 
