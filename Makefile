@@ -39,7 +39,7 @@ canaries: $(STAMP) ## Give a copy of the code one fault after another: each must
 mutation: $(STAMP) ## Change the rules and logins place by place: tests must notice (SAMPLE=20 SEED=1)
 	$(BIN)/python -m tests.mutation --sample $(or $(SAMPLE),0) --seed $(or $(SEED),1) $(ARGS)
 
-torture: $(STAMP) ## Crash, cut power, simulate and fuzz for MINUTES=60; needs a C compiler
+torture: $(STAMP) ## Crash, cut power, simulate, fuzz and damage for MINUTES=60; needs a C compiler
 	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),60) --seed $(or $(SEED),1)
 
 fuzz: $(STAMP) ## Feed whatever strangers send to its readers for some minutes (MINUTES=10)

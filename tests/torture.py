@@ -27,7 +27,8 @@ HARNESSES = {
     "crashes": ("tests.crash.__main__", 0.65),
     "simulation": ("tests.simulation.many", 0.16),
     "overload": ("tests.overload.__main__", 0.04),
-    "fuzzing": ("tests.fuzz.__main__", 0.1),
+    "fuzzing": ("tests.fuzz.__main__", 0.06),
+    "damage": ("tests.damage.__main__", 0.04),
     "canaries": ("tests.canaries.__main__", 0.05),
 }
 

@@ -21,10 +21,12 @@ class Report:
     differences: list[str] = field(default_factory=list)
 
     def differ(self, what: str) -> None:
-        """Note a difference; beyond the first hundred they are only counted."""
+        """Note a difference, as one line; beyond the first hundred they are only counted."""
         self.found += 1
         if self.found <= DIFFERENCES_SHOWN_MAX:
-            self.differences.append(what)
+            # SQLite says some things on several lines, and garbled names may hold anything.
+            line = "; ".join(what.splitlines())
+            self.differences.append("".join(each if each.isprintable() else "?" for each in line))
 
     def summary(self) -> dict[str, Any]:
         """Return the counts, for people and scripts."""

@@ -80,12 +80,17 @@ def last_completed_date(connection: sqlite3.Connection) -> int | None:
 
 def read_clock(connection: sqlite3.Connection) -> list[Any] | None:
     """Return [kind, day] of the clock that the database was last used with: "system" or "sandbox"; None for a
-    new one.
+    new one. Raises StoreError when it is neither.
     """
     rows = dict(
         connection.execute("SELECT key, value FROM meta WHERE key IN ('clock_kind', 'business_date')")
     )
-    return [rows["clock_kind"], rows["business_date"]] if rows else None
+    if not rows:
+        return None
+    kind, day = rows.get("clock_kind"), rows.get("business_date")
+    if kind not in {"system", "sandbox"} or not isinstance(day, int):
+        raise StoreError(f"the clock of this database is damaged ({kind}, {day}): restore it from a backup")
+    return [kind, day]
 
 
 def check_clock(stored: list[Any] | None, *, sandbox: bool) -> None:

@@ -1,10 +1,11 @@
 """`ledgerd verify`: recomputes everything from the journal and compares. Reads only; works while the service
 runs.
 
-In order: the files' own integrity; the journal (sequence, digests, every loan's chain and versions); the
-rules (every bill and payment decided again from the state before it); the tables (every figure of loans,
-bills and payments) as of their watermark, and the once index as of its own; the balances of bank histories,
-and the scores. A projection that is merely behind is no difference.
+In order: the files' own integrity and schema; the journal (sequence, digests, every loan's chain and
+versions); the rules (every bill and payment decided again from the state before it); the tables (every figure
+of loans, bills and payments) as of their watermark, and the once index as of its own; the balances of bank
+histories, and the scores; what is written directly, as far as it can be known. A projection that is merely
+behind is no difference.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ledgerd.storage.balances import differing_balances
 from ledgerd.storage.chain import GENESIS, batch_digest, event_hash
 from ledgerd.storage.files import database_id
 from ledgerd.storage.journal import events_after, head_seq, keys_after
-from ledgerd.storage.migrate import check_schema, schema_version
+from ledgerd.storage.migrate import FileKind, check_schema, schema_version
 from ledgerd.storage.once import indexed_seq, key_hash
 from ledgerd.storage.ports import StoredEvent, StoreError
 from ledgerd.storage.projections import LoanRow, bill_values, load_rows, payment_values, projected_seq
@@ -34,6 +35,7 @@ from ledgerd.storage.report import Report
 from ledgerd.storage.runs import check_clock, read_clock
 from ledgerd.storage.sqlite import connect_reader, file_uri
 from ledgerd.storage.transactions import recompute_scores
+from ledgerd.storage.verify_direct import verify_direct, verify_schema, verify_settings
 
 PAGE_LOANS = 500
 PAGE_USERS = 500
@@ -95,10 +97,17 @@ def _verify(
     tables.execute("BEGIN")
     tables.execute("SELECT 1 FROM meta").fetchone()  # takes the snapshot
     journal.execute("BEGIN")
-    for name, connection in (("tables", tables), ("journal", journal)):
+    files: list[tuple[FileKind, sqlite3.Connection]] = [("tables", tables), ("journal", journal)]
+    for name, connection in files:
         for (line,) in connection.execute("PRAGMA integrity_check(10)"):
             if line != "ok":
                 report.differ(f"{name} file: {line}")
+    for name, connection in files:
+        if not report.found:
+            verify_schema(connection, name, report)
+    for name, connection in files:
+        if not report.found:
+            verify_settings(connection, name, report)
     if report.found:
         return  # what a damaged file says is not worth comparing, and may be of any type
     for row in tables.execute("PRAGMA foreign_key_check"):
@@ -112,6 +121,7 @@ def _verify(
     _verify_loans(tables, histories, report)
     _verify_once(tables, journal, report)
     _verify_scores(tables, rules, report)
+    verify_direct(tables, report)
 
 
 # The journal, and payments in step with it -------------------------------------------------------------

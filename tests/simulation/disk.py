@@ -259,8 +259,11 @@ def _new_files() -> dict[str, Image]:
         paths = {name: Path(folder, f"{name}.db") for name in FILES}
         make_files(paths["tables"], paths["journal"])
         with closing(sqlite3.connect(paths["tables"])) as tables, tables:
+            borrowers = [(borrower_id,) for borrower_id in BORROWERS]
             tables.executemany(
-                "INSERT INTO users VALUES (?, 'Asha', 'a' || ?1, 'a' || ?1, 0, '', 300, 0)",
-                [(borrower_id,) for borrower_id in BORROWERS],
+                "INSERT INTO users VALUES (?, 'Asha', 'a' || ?1, 'a' || ?1, 0, '', 300, 0)", borrowers
+            )
+            tables.executemany(
+                "INSERT INTO vault VALUES (?, CAST('a' || ?1 AS BLOB), x'00', '0000')", borrowers
             )
         return {name: (path.read_bytes(), b"") for name, path in paths.items()}

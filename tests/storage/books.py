@@ -142,6 +142,7 @@ def stored(entries: Sequence[Entry], first_seq: int = 1) -> list[StoredEvent]:
 # The two files, bare -------------------------------------------------------------------------------
 
 
+NO_COLUMNS = '{"columns": {}, "tail": null}'
 ADD_USER = "INSERT INTO users VALUES (?1, 'Asha', ?1, ?1, 1, 'hash', NULL, 0)"
 
 
@@ -273,7 +274,7 @@ def write_book(place: Place, seed: int, unprojected: int = 0) -> None:
 
 
 def add_people(tables: sqlite3.Connection) -> None:
-    tables.execute("INSERT INTO imports VALUES (1, 'f', 0, 0, x'', '{}', 0, 0, 0, 1)")
+    tables.execute("INSERT INTO imports VALUES (1, 'f', 0, 0, x'', ?, 6, 0, 0, 1)", (NO_COLUMNS,))
     for user_id in (BORROWER, 8, 9):
         tables.execute(ADD_USER, (user_id,))
         tables.execute("INSERT INTO vault VALUES (?, ?, x'00', '0000')", (user_id, bytes([user_id])))

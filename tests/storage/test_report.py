@@ -12,6 +12,12 @@ def test_without_differences_it_is_verified() -> None:
     assert summary == {"events": 3, "loans": 1, "bills": 0, "payments": 0, "scores": 0}
 
 
+def test_a_difference_is_one_line_that_can_be_shown() -> None:
+    report = Report()
+    report.differ("*** in database main ***\nOn page 6: \x1b[2J")
+    assert report.differences == ["*** in database main ***; On page 6: ?[2J"]
+
+
 def test_differences_are_all_counted_and_the_first_are_named() -> None:
     report = Report()
     for number in range(DIFFERENCES_SHOWN_MAX + 5):

@@ -6,6 +6,7 @@ import sqlite3
 
 import pytest
 
+from ledgerd.storage.ports import StoreError
 from ledgerd.storage.runs import (
     begin_run,
     interrupt_runs,
@@ -90,6 +91,24 @@ def test_a_status_that_there_is_not_is_refused(conn: sqlite3.Connection) -> None
     begin_run(conn, 1, DAY, 1)
     with pytest.raises(sqlite3.IntegrityError):
         save_run(conn, 1, 0, 0, 0, [], "done", 2)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM meta WHERE key = 'clock_kind'",
+        "DELETE FROM meta WHERE key = 'business_date'",
+        "UPDATE meta SET value = 'sundial' WHERE key = 'clock_kind'",
+        "UPDATE meta SET value = 'today' WHERE key = 'business_date'",
+    ],
+)
+def test_a_damaged_clock_is_refused(conn: sqlite3.Connection, sql: str) -> None:
+    save_clock(conn, "sandbox", DAY)
+    conn.execute(sql)
+    with pytest.raises(
+        StoreError, match=r"the clock of this database is damaged .* restore it from a backup"
+    ):
+        read_clock(conn)
 
 
 def test_a_database_belongs_to_a_clock(conn: sqlite3.Connection) -> None:
