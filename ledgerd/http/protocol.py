@@ -25,6 +25,7 @@ from ledgerd.http.problems import CONTENT_TYPE, PROBLEMS, problem_bytes
 from ledgerd.observe import log
 
 HEADER_LINE_BYTES_MAX: Final = 8190
+HEAD_BYTES_MAX: Final = 32_768  # of all its lines
 _VERSIONS: Final = (HttpVersion11, HttpVersion10)
 
 _SLUGS: Final = {  # what aiohttp refuses, by status; the rest is malformed below 500 and a bug from there on
@@ -41,6 +42,10 @@ _SLUGS: Final = {  # what aiohttp refuses, by status; the rest is malformed belo
 _SENT_ID: Final = re.compile(rb"\r\nX-Request-ID:[ \t]*([A-Za-z0-9._-]{1,64})[ \t]*\r\n", re.IGNORECASE)
 
 
+class HeadTooLong(BadHttpMessage):
+    """A head has more lines than anybody needs: what it says is not looked at."""
+
+
 class ClientGone(ConnectionError):
     """The client hung up before its request had come whole: nothing was done, and nobody reads an answer."""
 
@@ -52,8 +57,10 @@ class Connection(RequestHandler):
         "_body",
         "_edge",
         "_head_began",
+        "_head_bytes",
         "_head_timer",
         "_in_express",
+        "_is_deaf",
         "_is_resting",
         "_network",
         "_next_is_due",
@@ -74,6 +81,8 @@ class Connection(RequestHandler):
         self._requests_seen = 0
         self._unread_id: str | None = None  # of a request that the parser refused: the connection's last
         self._head_began = False
+        self._head_bytes = 0  # of a head on its way
+        self._is_deaf = False  # the head was too long: nothing that comes is read
         self._head_timer: asyncio.TimerHandle | None = None
         self._in_express = False  # the express lane has a request of this connection
         self._is_resting = False  # what comes meanwhile waits
@@ -111,6 +120,8 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, see whether a head is on its way, and have what has come answered."""
+        if self._is_deaf:
+            return
         body = self._body
         in_body = not body.is_eof()
         waiter, self._waiter = self._waiter, None  # aiohttp sleeps on: the express lane looks first
@@ -119,32 +130,51 @@ class Connection(RequestHandler):
         finally:
             self._waiter = waiter
         if self._request_count != self._requests_seen:
-            self._refuse_other_versions(self._request_count - self._requests_seen)
+            self._refuse_bad_heads(
+                self._request_count - self._requests_seen, self._head_bytes + len(data) > HEAD_BYTES_MAX
+            )
             self._requests_seen = self._request_count
+            self._head_bytes = 0
             self._body = self._messages[-1][1] if self._messages else EMPTY_PAYLOAD
             if self._head_timer is not None:
                 self._stop_head_timer()
             if in_body and not body.is_eof():
                 # The parser's complaint stands in the queue: it lost the body, and tells no reader.
                 body.set_exception(RequestPayloadError("bad framing"))
-        elif not in_body and not self._head_began and data.strip(b"\r\n"):
-            self._head_began = True
-            self._start_head_timer()
+        elif not in_body and (self._head_began or data.strip(b"\r\n")):
+            if not self._head_began:
+                self._head_began = True
+                self._start_head_timer()
+            if not self._buffer_paused:  # then it is whole requests that wait
+                self._head_bytes += len(data)
+                if self._head_bytes > HEAD_BYTES_MAX:
+                    self._refuse_long_head()
         if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
             sent_ids = _SENT_ID.findall(data)
             self._unread_id = sent_ids[-1].decode() if sent_ids else None
         if data and self._messages:  # without data aiohttp parses what was held back, and relies on its count
             self._next()
 
-    def _refuse_other_versions(self, newest: int) -> None:
-        """Have those among the newest requests refused that are in another HTTP than 1.0 or 1.1: the parser
-        takes 0.9, which has no headers to answer by, and 2.0, which is no text.
+    def _refuse_bad_heads(self, newest: int, may_be_long: bool) -> None:
+        """Have those among the newest requests refused whose head is too long, or that are in another HTTP
+        than 1.0 or 1.1: the parser takes 0.9, which has no headers to answer by, and 2.0, which is no text.
         """
         for place in range(-newest, 0):
             message = self._messages[place][0]
-            if isinstance(message, RawRequestMessage) and message.version not in _VERSIONS:
-                refused = _ErrInfo(400, BadHttpMessage("another version of HTTP"), "")
-                self._messages[place] = (refused, EMPTY_PAYLOAD)
+            if not isinstance(message, RawRequestMessage):
+                continue
+            if message.version not in _VERSIONS:
+                self._messages[place] = (_refusal(BadHttpMessage("another version of HTTP")), EMPTY_PAYLOAD)
+            elif may_be_long and _head_bytes(message) > HEAD_BYTES_MAX:
+                self._messages[place] = (_refusal(HeadTooLong("long head")), EMPTY_PAYLOAD)
+
+    def _refuse_long_head(self) -> None:
+        """Refuse, in its turn, the head that is on its way, and read no more."""
+        self._is_deaf = True
+        self._messages.append((_refusal(HeadTooLong("long head")), EMPTY_PAYLOAD))
+        self._request_count += 1
+        self._requests_seen += 1
+        self._stop_head_timer()
 
     # The express lane ----------------------------------------------------------------------------
 
@@ -325,7 +355,9 @@ class Connection(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("a part of the answer is out: it can only be cut off")
         detail = None
-        if isinstance(exc, LineTooLong):
+        if isinstance(exc, HeadTooLong):
+            detail = f"The head of the request is longer than {HEAD_BYTES_MAX} bytes."
+        elif isinstance(exc, LineTooLong):
             detail = f"The request line or a header is longer than {HEADER_LINE_BYTES_MAX} bytes."
         response = self._problem(request, status, {"Connection": "close"}, detail)
         response.force_close()
@@ -344,3 +376,12 @@ class Connection(RequestHandler):
             body=problem_bytes(slug, kind.advice if detail is None else detail),
             headers={**ALWAYS, **kept, "Content-Type": CONTENT_TYPE, REQUEST_ID: request_id},
         )
+
+
+def _refusal(exc: BadHttpMessage) -> _ErrInfo:
+    return _ErrInfo(400, exc, "")
+
+
+def _head_bytes(message: RawRequestMessage) -> int:
+    """Return how long a head was, without the version and what separates its parts."""
+    return len(message.path) + sum(len(name) + len(value) + 4 for name, value in message.raw_headers)

@@ -16,11 +16,12 @@ from typing import Any
 
 import msgspec
 
-from ledgerd.domain.events import decode_event
+from ledgerd.domain.events import LoanDisbursed, decode_event
 from ledgerd.domain.loan import Loan, evolve
+from ledgerd.ids import format_id
 from ledgerd.storage import journal as journal_file
 from ledgerd.storage import once, pages, people, projections, runs, transactions
-from ledgerd.storage.backup import JOURNAL_NAME, TABLES_NAME, back_up, copy_file
+from ledgerd.storage.backup import JOURNAL_NAME, TABLES_NAME, back_up, copy_file, give_new_id
 from ledgerd.storage.chain import GENESIS
 from ledgerd.storage.journal import DiskFull, Journal
 from ledgerd.storage.ports import (
@@ -99,12 +100,24 @@ class Engine:
                 f"the tables are projected to event {self._projected_seq}, the journal ends at"
                 f" {self._journal.head_seq}: the journal was cut or swapped; restore both from one backup"
             )
+        await self._know_borrowers()
         epoch: int = await self._journal_db.run(transact, take_epoch)
         self.opened = Opened(epoch, self._journal.head_seq, self._projected_seq)
         self._projector = asyncio.get_running_loop().create_task(self._project_for_ever())
         if len(self._tail):
             self._some.set()
         return self.opened
+
+    async def _know_borrowers(self) -> None:
+        """Raise StoreError when the tables lack somebody whom the journal has lent to since."""
+        begun = [decode_event(stored.body) for stored in self._tail.beginnings()]
+        borrowers = {event.borrower_id for event in begun if isinstance(event, LoanDisbursed)}
+        unknown = await self._tables.run(people.unknown_of, borrowers) if borrowers else []
+        if unknown:
+            raise StoreError(
+                f"the journal has lent to user {format_id(unknown[0])}, whom the tables do not know:"
+                " they are of an older moment; restore both from one backup"
+            )
 
     @property
     def projector(self) -> asyncio.Task[None]:
@@ -300,6 +313,7 @@ class Engine:
         await asyncio.to_thread(Path(path).mkdir, parents=True, exist_ok=False)
         for database, name in ((self._tables, TABLES_NAME), (self._journal_db, JOURNAL_NAME)):
             await database.run(copy_file, Path(path) / name)
+        await asyncio.to_thread(give_new_id, Path(path))
 
     def stop_waiting_for_room(self) -> None:
         """End the projector when it finds the disk full: the next start projects what is left, from the

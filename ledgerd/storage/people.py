@@ -8,7 +8,7 @@ through the seam by http/accounts.py and the command line.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 # Each write about tokens takes a few dead rows with it, so that the tables never need a sweep.
@@ -69,6 +69,12 @@ def user_by_id(conn: sqlite3.Connection, user_id: int) -> dict[str, Any] | None:
 def is_registered(conn: sqlite3.Connection, user_id: int) -> bool:
     """Return whether the vault knows this user."""
     return conn.execute("SELECT 1 FROM vault WHERE user_id = ?", (user_id,)).fetchone() is not None
+
+
+def unknown_of(conn: sqlite3.Connection, user_ids: Iterable[int]) -> list[int]:
+    """Return those of these ids that nobody has, in order."""
+    known = "SELECT 1 FROM users WHERE id = ?"
+    return [user_id for user_id in sorted(user_ids) if conn.execute(known, (user_id,)).fetchone() is None]
 
 
 def user_for_login(

@@ -62,5 +62,9 @@ class Tail:
         events = self._new.by_loan.get(loan_id) or self._old.by_loan.get(loan_id)
         return events[-1].version if events else None
 
+    def beginnings(self) -> list[StoredEvent]:
+        """Return the events that begin a loan."""
+        return [event for event in (*self._old.events, *self._new.events) if event.version == 1]
+
     def __len__(self) -> int:
         return len(self._new.events) + len(self._old.events)

@@ -121,7 +121,7 @@ def _verify(
     _verify_loans(tables, histories, report)
     _verify_once(tables, journal, report)
     _verify_scores(tables, rules, report)
-    verify_direct(tables, report)
+    verify_direct(tables, {history.loan.borrower_id for history in histories.values()}, report)
 
 
 # The journal, and payments in step with it -------------------------------------------------------------

@@ -15,6 +15,7 @@ import msgspec
 
 from ledgerd.ids import format_id
 from ledgerd.storage.migrate import FileKind, migrate
+from ledgerd.storage.people import unknown_of
 from ledgerd.storage.report import Report
 
 # The rows of meta: those of every file, and those that come with use.
@@ -87,9 +88,11 @@ def verify_settings(connection: sqlite3.Connection, kind: FileKind, report: Repo
             report.differ(f"{kind} file: {key} in meta is {value!r}")
 
 
-def verify_direct(tables: sqlite3.Connection, report: Report) -> None:
-    """Compare what is said twice, and read what has a form."""
+def verify_direct(tables: sqlite3.Connection, borrowers: set[int], report: Report) -> None:
+    """Compare what is said twice, and read what has a form; `borrowers` are those of the journal."""
     _verify_people(tables, report)
+    for user_id in unknown_of(tables, borrowers):
+        report.differ(f"the journal has lent to user {format_id(user_id)}, whom the tables do not know")
     _verify_imports(tables, report)
     _verify_runs(tables, report)
 

@@ -175,6 +175,30 @@ async def test_a_malformed_request_is_400(request_bytes):
         assert served.refusals == [400]
 
 
+LONG_LINE = b"A: " + b"a" * 8000 + b"\r\n"
+
+
+@on_both_loops
+async def test_a_head_is_bounded_as_a_whole_however_it_comes():
+    lines = [b"GET / HTTP/1.1\r\nHost: x\r\n", *[LONG_LINE] * 5]
+    for pieces in ([b"".join(lines) + b"\r\n"], [*lines], [GET + lines[0], *lines[1:]]):
+        async with serving() as served:
+            received = await served.send(*pieces)
+            *first, refused = [b"HTTP/1." + answer for answer in received.split(b"HTTP/1.")[1:]]
+            assert len(first) == (GET in pieces[0])
+            assert_problem(refused, 400, "malformed")
+            assert b"longer than 32768 bytes" in refused
+            assert served.refusals == [400]
+
+
+@on_both_loops
+async def test_a_head_that_is_just_short_enough_is_taken_and_many_of_them_too():
+    head = b"GET / HTTP/1.1\r\nHost: x\r\n" + LONG_LINE * 4
+    async with serving() as served:
+        answers = await served.send(*[head + b"\r\n"] * 5, head + b"Connection: close\r\n\r\n")
+        assert answers.count(b"HTTP/1.1 200 OK") == 6
+
+
 @on_both_loops
 async def test_a_bad_chunk_after_a_good_one_is_400_at_once():
     async with serving() as served:

@@ -17,7 +17,7 @@ from tests.simulation.faults import FAULTS
 from tests.simulation.seeds import play
 
 SEEDS = 120
-ROUNDS = 8
+ROUNDS = 4
 SEEDS_TO_NOTICE_MAX = 120
 FATAL = ("killed front", "killed store", "power cuts")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import threading
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from ledgerd.storage import backup as backup_module
 from ledgerd.storage.engine import Engine
 from ledgerd.storage.files import open_engine
-from tests.storage.books import Place, Writer, add_borrower, terms
+from ledgerd.storage.ports import StoreError
+from ledgerd.storage.verify import verify_files
+from tests.storage.books import RULES, Place, Writer, add_borrower, terms
 
 GUARD_S = 30
 
@@ -83,6 +86,75 @@ async def test_a_copy_that_fails_leaves_nothing_and_one_that_was_cut_off_is_in_n
     assert [path.name for path in folder.parent.iterdir()] == ["second"]
     with pytest.raises(FileExistsError):
         await engine.backup(str(folder))
+    (tmp_path / "dangling").symlink_to("nowhere")
+    with pytest.raises(FileExistsError):
+        await engine.backup(str(tmp_path / "dangling"))
     await engine.close()
     copied = await copy_of(place, folder)
     await copied.close()
+
+
+async def test_what_is_no_backup_s_is_left_alone(place: Place, tmp_path: Path) -> None:
+    engine = await open_engine(*place.paths)
+    precious = tmp_path / "keep.partial" / "precious"
+    precious.parent.mkdir()
+    precious.write_text("gold")
+    with pytest.raises(FileExistsError, match="move it away"):
+        await engine.backup(str(tmp_path / "keep"))
+    assert precious.read_text() == "gold"
+    await engine.close()
+
+
+async def test_a_second_backup_meanwhile_is_refused(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await open_engine(*place.paths)
+    second: list[Exception] = []
+    copy = backup_module.copy_file
+
+    def begin_another(connection: sqlite3.Connection, target: Path) -> None:
+        if not second:
+            again = asyncio.run_coroutine_threadsafe(engine.backup(str(tmp_path / "second")), loop)
+            second.append(again.exception(GUARD_S))
+        copy(connection, target)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(backup_module, "copy_file", begin_another)
+    await engine.backup(str(tmp_path / "second"))
+    assert [type(error) for error in second] == [BlockingIOError]
+    await engine.close()
+    await (await copy_of(place, tmp_path / "second")).close()
+
+
+@pytest.mark.parametrize("alone", ["ledgerd.db", "ledgerd.journal.db"])
+async def test_half_of_a_backup_is_refused_beside_the_other_half_of_the_original(
+    place: Place, tmp_path: Path, alone: str
+) -> None:
+    engine = await open_engine(*place.paths)
+    await engine.backup(str(tmp_path / "second"))
+    await engine.close()
+    [target] = [path for path in place.paths if path.name == alone]
+    shutil.copy(tmp_path / "second" / alone, target)
+    with pytest.raises(StoreError, match="restore both from one backup"):
+        await open_engine(*place.paths)
+    found = verify_files(place.tables, place.journal, RULES, lambda _done, _total: None).differences
+    assert "the journal is not the journal of these tables" in found
+
+
+async def test_tables_older_than_the_journal_are_refused_when_they_lack_a_borrower(
+    place: Place, tmp_path: Path
+) -> None:
+    engine = await open_engine(*place.paths)
+    await engine.close()
+    older = tmp_path / "older.db"
+    shutil.copy(place.tables, older)
+    engine = await open_engine(*place.paths)
+    await add_borrower(engine)
+    await engine.append(2, [Writer(1).lend()])
+    await engine.close()
+    shutil.copy(older, place.tables)
+    found = verify_files(place.tables, place.journal, RULES, lambda _done, _total: None).differences
+    assert [line for line in found if "whom the tables do not know" in line]
+    for _ in range(2):
+        with pytest.raises(StoreError, match="whom the tables do not know"):
+            await open_engine(*place.paths)
