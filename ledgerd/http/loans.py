@@ -32,12 +32,13 @@ def loan_not_found() -> Problem:
 async def apply_loan(services: Services, call: Call) -> Reply:
     """POST /api/apply-loan/"""
     assert call.caller is not None
-    terms = requested_terms(services, call.body)
+    terms, beyond = requested_terms(services, call.body)
     command = Disburse(call.caller.id, terms, services.clock.now_ms(), idempotency_key(call))
     if command.once_key is not None:
         owner = await services.store.read("owner_of", command.once_key)
-        if owner is not None:  # before every business rule: a replay does not depend on today's score
+        if owner is not None:  # first: a replay does not depend on today's score, nor on today's limits
             return await _replayed(services, command, owner)
+    beyond.check()
     await check_eligible(services, call.caller, terms.amount_paise)
     loan_id = services.ids.new()
     answer = await services.registry.ask(loan_id, command, new=True)
@@ -82,8 +83,10 @@ def idempotency_key(call: Call) -> str | None:
     return text
 
 
-def requested_terms(services: Services, body: payloads.ApplyLoan) -> Terms:
-    """Check an application's shape and return the terms that it asks for, from today."""
+def requested_terms(services: Services, body: payloads.ApplyLoan) -> tuple[Terms, FieldErrors]:
+    """Check an application's shape; return the terms that it asks for, from today, and what of them is beyond
+    this lender's limits.
+    """
     lending = services.config.lending
     errors = FieldErrors()
     amount_paise = errors.rupees("amount", body.amount)
@@ -92,9 +95,9 @@ def requested_terms(services: Services, body: payloads.ApplyLoan) -> Terms:
         errors.add("interest_rate", f"must be 0.00 to {lending.max_apr}, with at most two decimals")
     if not 1 <= body.tenure <= lending.max_tenure:
         errors.add("tenure", f"must be a whole number from 1 to {lending.max_tenure}")
-    errors.check()
-    assert apr is not None
-    return Terms(
+    if amount_paise == 0 or apr is None or body.tenure < 1:
+        raise errors.problem()
+    terms = Terms(
         amount_paise=amount_paise,
         apr_hundredths=apr,
         daily_rate_thousandths=daily_rate(apr),
@@ -105,6 +108,7 @@ def requested_terms(services: Services, body: payloads.ApplyLoan) -> Terms:
         due_days=lending.due_days,
         min_due_hundredths=lending.min_due_percent_hundredths,
     )
+    return terms, errors
 
 
 async def check_eligible(services: Services, caller: Caller, amount_paise: int) -> None:

@@ -14,7 +14,7 @@ from ledgerd.domain.events import Terms
 from ledgerd.domain.money import daily_rate
 from ledgerd.ids import format_id, parse_id
 from ledgerd.storage import engine as engine_module
-from tests.http.outside import START, Answer, day
+from tests.http.outside import START, Answer, day, on_disk
 from tests.reference import ReferenceLoan
 
 NEW_LOAN = [
@@ -206,6 +206,25 @@ async def test_an_idempotency_key_lends_once(world, borrower):
     assert len((await world.get("/api/loans/", borrower)).json["loans"]) == 3
     # A key and a transaction_id are different things.
     assert (await world.pay(borrower, first.json["loan_id"], "1.00", "loan:1")).status == 201
+
+
+async def test_a_replay_does_not_depend_on_limits_that_were_lowered(open_world, tmp_path):
+    async with open_world(storage=on_disk(tmp_path)) as world:
+        borrower = await world.borrower()
+        first = await apply(world, borrower, "early", tenure=12, interest_rate="30.00")
+        assert first.status == 201
+        time = world.time
+    lowered = Lending(min_credit_score=300, max_tenure=6, max_apr="20.00")
+    async with open_world(storage=on_disk(tmp_path), lending=lowered, time=time) as world:
+        again = await apply(world, borrower, "early", tenure=12, interest_rate="30.00")
+        assert (again.status, again.body) == (200, first.body)
+        other = await apply(world, borrower, "early", tenure=11, interest_rate="30.00")
+        assert (other.status, other.slug) == (409, "idempotency-key-conflict")
+        new = await apply(world, borrower, "late", tenure=12, interest_rate="30.00", amount="0")
+        assert {error["path"] for error in new.json["errors"]} == {"amount", "tenure", "interest_rate"}
+        new = await apply(world, borrower, "late", tenure=12, interest_rate="30.00")
+        assert {error["path"] for error in new.json["errors"]} == {"tenure", "interest_rate"}
+        assert len((await world.get("/api/loans/", borrower)).json["loans"]) == 1
 
 
 async def test_sixty_applications_at_once_with_one_key_lend_once(world, borrower):
