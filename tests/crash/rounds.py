@@ -85,6 +85,7 @@ class Crashes:
             folder / "db",
             storage={"url": "sqlite:///data/ledgerd.db", "index_batch": 200, "projection_batch": 50},
             scoring={"transactions_csv": str(self._csv)},
+            auth={"access_ttl_s": 86_400},  # longer than any run
         )
 
     async def open(self, **extra: str) -> None:
