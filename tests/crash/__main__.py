@@ -34,7 +34,7 @@ VICTIMS: dict[str, Callable[[Service], object]] = {
     "front": lambda service: service.signal(signal.SIGKILL),
 }
 FIRST_LIFE = "first life"  # of a new database
-CONTROLS = 4  # cuts with synchronous=NORMAL, each on a database of its own ..
+CONTROLS = 6  # cuts with synchronous=NORMAL, each on a database of its own ..
 CONTROLS_LOST_MIN = 2  # .. so many of which must lose something, or the others show nothing
 
 Round = Callable[[int], Awaitable[None]]
@@ -181,6 +181,8 @@ def torture(budget_s: float, seed: int) -> dict[str, int]:
         "disk faults": total["disk faults"],
         "disk faults that ended the service": total["disk faults that ended the service"],
         "acknowledged payments checked": total["acknowledged"],
+        "looks that showed all that was known": total["looks"],
+        "applications, each lent once": total["applications"],
         "outcomes unknown, then found there": total["unknown, was there"],
         "outcomes unknown, then found absent": total["unknown, was not"],
         "lost": total["lost"],
