@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from random import Random
 from ledgerd.sample import aadhaar_number
 from tests.crash.load import Books, Load, check, open_books
 from tests.crash.power import Recorder
-from tests.process import Service, ledgerd_here, serving, write_config
+from tests.process import Service, ledgerd, ledgerd_here, serving, write_config
 
 PLANTED = Path(__file__).with_name("planted")
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,8 @@ WINDOWS = {
     "in-import_begin": 1,
     "in-import_batch": 1,
     "in-import_end": 1,
+    "in-backup-copy": 2,
+    "in-backup-sync": 2,
 }
 # With the library of power.py: before a write, before a sync and after it, of the WALs, and in checkpoints.
 CALLS = {
@@ -114,9 +117,12 @@ class Crashes:
             self._grow_csv()
         turn = self.chance.randint(1, WINDOWS[window])
         extra = {"CRASH_AT": f"{window} {turn}", "CRASH_MARK": str(self._mark)}
-        await self._live_until_it_ends(extra)
+        backup = self.folder / "backup" if window.startswith("in-backup") else None
+        await self._live_until_it_ends(extra, backup)
         if not self._mark.exists():
             raise NotReached(f"{window} {turn}")
+        if backup is not None:
+            await asyncio.to_thread(self._reckon_backup, backup)
         self.counts["kills"] += 1
         self.counts[f"window {window}"] += 1
 
@@ -166,17 +172,38 @@ class Crashes:
         verified = await asyncio.to_thread(ledgerd_here, "verify", "--config", self.config_path)
         assert verified.code == 0, verified
 
-    async def _live_until_it_ends(self, extra: dict[str, str]) -> None:
+    def _reckon_backup(self, backup: Path) -> None:
+        """What bears the name of a backup is whole; what does not is in the next one's way no longer."""
+        config = ("--config", self.config_path)
+        if backup.exists():
+            url = f"sqlite:///{backup / 'ledgerd.db'}"
+            verified = ledgerd_here("verify", *config, LEDGERD_STORAGE_URL=url)
+            assert verified.code == 0, verified
+            shutil.rmtree(backup)
+            self.counts["backups that were whole"] += 1
+        made = ledgerd_here("backup", backup, *config)
+        assert made.code == 0, made
+        assert not backup.with_name("backup.partial").exists()
+        shutil.rmtree(backup)
+
+    async def _live_until_it_ends(self, extra: dict[str, str], backup: Path | None = None) -> None:
         try:
             service = Service(self.config_path, **planted(**extra))
         except AssertionError:
             return  # it ended before it was ready
-        await self._live(service, lambda _answers: None)
+        await self._live(service, lambda _answers: None, backup)
 
-    async def _live(self, service: Service, on_answer: Callable[[int], None]) -> None:
+    async def _live(
+        self, service: Service, on_answer: Callable[[int], None], backup: Path | None = None
+    ) -> None:
+        """Live under load, and a backup if one is asked for, until the service ends."""
+        load = Load(self.books, self.chance, on_answer)
+        under_way = [load.run(service, CLIENTS)]
+        if backup is not None:
+            command = ("backup", str(backup), "--config", str(self.config_path))
+            under_way.append(asyncio.to_thread(ledgerd, *command))
         try:
-            load = Load(self.books, self.chance, on_answer)
-            await asyncio.wait_for(load.run(service, CLIENTS), LIFE_S)
+            await asyncio.wait_for(asyncio.gather(*under_way), LIFE_S)
             await service.until_ended()
         finally:
             service.kill()

@@ -100,12 +100,14 @@ if os.environ.get("CRASH_FOLDERS"):
 
     folders.sync_folder = lambda _path: None
 if WINDOW and IS_STORE:
-    from ledgerd.storage import engine, journal, once, projections, wire
+    from ledgerd.storage import backup, engine, journal, once, projections, wire
 
     before(journal.Journal, "recover", "in-recovery")
     before(projections, "write_rows", "in-projection")
     before(once, "merge", "in-merge")
     before(wire, "transmit", "before-the-reply")
+    before(backup, "copy_file", "in-backup-copy")
+    before(backup, "sync_folder", "in-backup-sync")
     for written in ("import_begin", "import_batch", "import_end", "save_run", "begin_run"):
         before_write = engine.WRITES[written]
 
