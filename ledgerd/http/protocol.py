@@ -165,6 +165,8 @@ class Connection(RequestHandler):
                 continue
             if message.version not in _VERSIONS:
                 self._messages[place] = (_refusal(BadHttpMessage("another version of HTTP")), EMPTY_PAYLOAD)
+            elif message.version != HttpVersion11 and message.chunked:  # RFC 9112, 6.1: faulty framing
+                self._messages[place] = (_refusal(BadHttpMessage("chunks in HTTP/1.0")), EMPTY_PAYLOAD)
             elif may_be_long and _head_bytes(message) > HEAD_BYTES_MAX:
                 self._messages[place] = (_refusal(HeadTooLong("long head")), EMPTY_PAYLOAD)
 
