@@ -13,7 +13,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-v
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test simulate canaries mutation torture fuzz check format \
+.PHONY: help venv run demo test simulate canaries mutation torture fuzz openapi check format \
 	lock bench-packages bench bench-quick clean
 
 help: ## Say what can be made
@@ -44,6 +44,9 @@ torture: $(STAMP) ## Crash, cut power, simulate, fuzz and damage for MINUTES=60;
 
 fuzz: $(STAMP) ## Feed whatever strangers send to its readers for some minutes (MINUTES=10)
 	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10)
+
+openapi: $(STAMP) ## Write the document of the API anew: its examples, and docs/openapi.json
+	$(BIN)/python -m tests.http.examples
 
 check: $(STAMP) ## Check format, lint, types, the direction of imports, and tidiness
 	$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ from typing import Any, Final, get_args, get_origin
 import msgspec
 
 from ledgerd import __version__
+from ledgerd.http.examples import Example, examples_of
 from ledgerd.http.payloads import ProblemShown
 from ledgerd.http.problems import CONTENT_TYPE, PROBLEMS
 from ledgerd.http.route import Link, Parameter, Route
@@ -32,6 +33,13 @@ _SCOPES: Final = {
     "borrower": "A registered borrower, for what is the borrower's own.",
     "payments:write": "A client that posts payments to any loan.",
     "ops": "A client that operates the service: billing runs, and a look at every loan.",
+}
+_TAGS: Final = {
+    "People": "Who calls: borrowers by their passwords, clients by their secrets; the tokens of both.",
+    "Loans": "Applying, and what is owed and why.",
+    "Payments": "One, or many in one call. Each counts once.",
+    "Operations": "The nightly billing, and a sandbox's date.",
+    "Service": "For whoever runs it. No token.",
 }
 # What any call can answer: a head that can't be read or does not come, too many connections, a bug.
 _EVERYWHERE: Final = ("malformed", "request-timeout", "internal", "overloaded")
@@ -76,7 +84,10 @@ def document(routes: Iterable[Route]) -> JsonObject:
         "openapi": "3.1.0",
         "info": {"title": "ledgerd", "version": __version__, "description": _DESCRIPTION},
         "servers": [{"url": "/"}],
-        "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
+        "tags": [
+            {"name": tag, "description": _TAGS.get(tag, "")}
+            for tag in dict.fromkeys(route.tag for route in routes)
+        ],
         "paths": paths,
         "components": {
             "schemas": dict(sorted(named.items())),
@@ -142,7 +153,21 @@ def _operation(route: Route, schema_of: dict[Any, JsonObject]) -> JsonObject:
             problem["content"] |= responses[status].get("content", {})
         responses[status] = problem
     operation["responses"] = {str(status): responses[status] for status in sorted(responses)}
+    for example in examples_of(route.name):
+        _show(example, operation)
     return operation
+
+
+def _show(example: Example, operation: JsonObject) -> None:
+    """Add an example to the answers of its status, and to the bodies that are taken."""
+    places = []
+    if example.answer is not None:
+        answers = operation["responses"][str(example.status)]["content"]
+        places.append((answers[CONTENT_TYPE if example.slug else _JSON], example.answer))
+    if example.body is not None and example.status < 300:
+        places.append((operation["requestBody"]["content"][_JSON], example.body))
+    for place, value in places:
+        place.setdefault("examples", {})[example.title] = {"value": value}
 
 
 def _parameter(parameter: Parameter) -> JsonObject:

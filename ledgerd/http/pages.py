@@ -16,6 +16,7 @@ import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from ledgerd.http.examples import Example, examples_of
 from ledgerd.http.openapi import JsonObject
 from ledgerd.http.problems import CONTENT_TYPE, PROBLEMS, problem_bytes
 
@@ -113,7 +114,7 @@ def docs_page(document: JsonObject) -> bytes:
         for method, operation in methods.items()
     ]
     tags = [
-        {"name": tag["name"], "operations": [one for one in operations if one["tag"] == tag["name"]]}
+        {**tag, "operations": [one for one in operations if one["tag"] == tag["name"]]}
         for tag in document["tags"]
     ]
     schemas = [
@@ -151,6 +152,29 @@ def _operation(method: str, path: str, operation: JsonObject, components: JsonOb
         ],
         "body": _body(operation["requestBody"], components) if "requestBody" in operation else None,
         "answers": [_answer(status, answer) for status, answer in operation["responses"].items()],
+        "examples": [_example(method, one) for one in examples_of(operation["operationId"])],
+    }
+
+
+def _example(method: str, example: Example) -> JsonObject:
+    """A call as one would type it, and what came."""
+    lines = [f'curl "$LEDGERD{example.path}"']
+    if method == "post" and example.body is None:
+        lines.append("--request POST")
+    if example.token:
+        lines.append('--header "Authorization: Bearer $TOKEN"')
+    lines += [f'--header "{name}: {value}"' for name, value in example.headers.items()]
+    if example.body is not None:
+        lines.append(f"--json '{msgspec.json.format(msgspec.json.encode(example.body), indent=2).decode()}'")
+    answer = (
+        b"" if example.answer is None else msgspec.json.format(msgspec.json.encode(example.answer), indent=2)
+    )
+    return {
+        "title": example.title,
+        "status": f"{example.status} {HTTPStatus(example.status).phrase}",
+        "slug": example.slug,
+        "call": " \\\n  ".join(lines),
+        "answer": answer.decode(),
     }
 
 

@@ -43,6 +43,10 @@ def references(thing):
             yield from references(value)
 
 
+def schemas_of(thing):
+    return {media_type: content["schema"] for media_type, content in thing["content"].items()}
+
+
 def problems_of(operation):
     return {
         (int(status), kind.removeprefix("/problems/"))
@@ -102,7 +106,7 @@ def test_an_operation_says_who_may_call_it_and_how(route):
     operation = OPERATIONS[route.method, route.path]
     assert (operation["operationId"], operation["summary"]) == (route.name, route.summary)
     assert operation["tags"] == [route.tag]
-    assert {"name": route.tag} in DOCUMENT["tags"]
+    assert next(tag["description"] for tag in DOCUMENT["tags"] if tag["name"] == route.tag)
     assert {scope for one in operation["security"] for scope in one["bearer"]} == route.scopes
     named = {(one["name"], one["in"]) for one in operation["parameters"] if "name" in one}
     assert named == {(parameter.name, parameter.place) for parameter in route.parameters}
@@ -135,10 +139,8 @@ def test_bodies_come_as_json_and_where_served_as_forms():
     body = OPERATIONS["POST", "/api/token/"]["requestBody"]
     assert list(body["content"]) == ["application/json", "application/x-www-form-urlencoded"]
     body = OPERATIONS["POST", "/api/make-payment/"]["requestBody"]
-    assert body == {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/MakePayment"}}},
-    }
+    assert body["required"]
+    assert schemas_of(body) == {"application/json": {"$ref": "#/components/schemas/MakePayment"}}
     assert "requestBody" not in OPERATIONS["GET", "/api/me/"]
 
 
@@ -149,9 +151,9 @@ def test_a_batch_comes_and_goes_as_an_array_or_as_lines():
         (operation["responses"]["200"], "PaymentResult"),
     ):
         item = {"$ref": f"#/components/schemas/{name}"}
-        assert where["content"] == {
-            "application/json": {"schema": {"type": "array", "items": item}},
-            "application/x-ndjson": {"schema": item},
+        assert schemas_of(where) == {
+            "application/json": {"type": "array", "items": item},
+            "application/x-ndjson": item,
         }
 
 
