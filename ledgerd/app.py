@@ -2,8 +2,8 @@
 random bytes, the store.
 
 `open_service` builds the running service without a listener; server.py puts a listener, signals and the
-control socket around it, the command line uses it for commands on a database that nobody serves, and other
-programs embed it.
+control socket around it, and the command line uses it for commands on a database that nobody serves. `build`
+is the same for other programs, which embed it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from aiohttp import web
 from ledgerd.actors.registry import ActorLimits, Registry
 from ledgerd.clock import Clock, SandboxClock, SystemClock
 from ledgerd.config import Config
+from ledgerd.domain.calendar import format_day
 from ledgerd.domain.eligibility import LendingRules
 from ledgerd.domain.scoring import ScoreRules
 from ledgerd.http.accounts import Accounts
@@ -71,9 +72,17 @@ class Service:
     stop then.
     """
 
-    def __init__(self, config: Config, chance: Chance) -> None:
+    def __init__(
+        self,
+        config: Config,
+        chance: Chance,
+        clock: Clock | None = None,
+        storage: RemoteStore | Engine | None = None,
+    ) -> None:
         self.config = config
         self.chance = chance
+        self.given_clock = clock  # in the place of the one that the configuration asks for
+        self.given_storage = storage
         self.choose_request_id = request_id_chooser(chance.random_bits)
         self.broken = asyncio.Event()
         self.store: RemoteStore | Engine
@@ -163,17 +172,53 @@ class Service:
             log.error("background work failed", error=f"{type(error).__name__}: {error}")
 
 
+@asynccontextmanager
+async def build(
+    config: Config,
+    *,
+    clock: Clock | None = None,
+    storage: RemoteStore | Engine | None = None,
+    chance: Chance | None = None,
+) -> AsyncIterator[Service]:
+    """Open a service in this program's event loop, with its nightly jobs, and close it at the end.
+
+    `Service.application()` is its HTTP application for a runner of one's own; `Service.registry.ask` gives a
+    loan a command without HTTP, and answers when that is durable. `clock` takes the place of the one that the
+    configuration asks for: a SandboxClock makes a sandbox, whose date moves by `set` or over HTTP. `storage`
+    takes the place of `[storage] url`: an engine of `files.open_memory` lives in memory and ends with the
+    service, one of `files.open_engine` in this process. The service closes it.
+
+    Raises StoreError or KeyFileError, one line each, when it can't be opened. Importing ledgerd does nothing
+    but define things: no thread, no logging, no event loop policy is touched until this is called.
+    """
+    if isinstance(clock, SandboxClock):
+        sandbox = msgspec.structs.replace(config.clock, sandbox_start=format_day(clock.today()))
+        config = msgspec.structs.replace(config, clock=sandbox)
+    service = Service(config, chance or Chance(), clock, storage)
+    await _open(service, background=True)
+    try:
+        service.start_jobs()
+        yield service
+        await service.drain()
+    finally:
+        await service.close()
+
+
 async def open_service(config: Config, chance: Chance | None = None, *, background: bool = True) -> Service:
     """Open the database and start everything but the listener; a single command needs no `background` work.
     Raises StoreError or KeyFileError, one line each.
     """
     service = Service(config, chance or Chance())
+    await _open(service, background=background)
+    return service
+
+
+async def _open(service: Service, *, background: bool) -> None:
     try:
         await _compose(service, background=background)
     except BaseException:
         await service.close()
         raise
-    return service
 
 
 async def _compose(service: Service, *, background: bool) -> None:
@@ -269,6 +314,8 @@ async def _open_accounts(
 
 async def _open_store(service: Service) -> RemoteStore | Engine:
     """Start the store process, or for `sqlite:///:memory:` open one in this process."""
+    if service.given_storage is not None:
+        return service.given_storage
     storage = service.config.storage
     if storage.tables_path is None or storage.journal_path is None or storage.lock_path is None:
         return await open_memory()
@@ -290,7 +337,9 @@ async def _open_clock(service: Service) -> Clock:
     check_clock(stored, sandbox=sandbox)
     kind, day = stored or (None, 0)
     clock: Clock
-    if config.sandbox_start_day is not None:
+    if service.given_clock is not None:
+        clock = service.given_clock
+    elif config.sandbox_start_day is not None:
         clock = SandboxClock(day or config.sandbox_start_day, time_s)
     else:
         clock = SystemClock(config.zone, day, time_s)

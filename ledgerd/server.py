@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from ledgerd.app import open_service
+from ledgerd.app import Service, open_service
 from ledgerd.config import Config, Server, shown
 from ledgerd.control import control_socket
 from ledgerd.http.edge import EdgeLimits
@@ -57,6 +57,23 @@ def connections_within(files_max: float, connections: int) -> int:
     return int(min(connections, files_max - FILES_BESIDES))
 
 
+def listener_of(service: Service, connections: int) -> Listener:
+    """Return a listener with the limits of the service's configuration, but for its `connections`."""
+    server = service.config.server
+    return Listener(
+        EdgeLimits(
+            header_timeout_s=server.header_timeout_s,
+            body_timeout_s=server.body_timeout_s,
+            keepalive_timeout_s=server.keepalive_timeout_s,
+            connections=connections,
+            connections_per_address=server.connections_per_address,
+            trusted_proxies=service.services.trusted_proxies,
+        ),
+        service.choose_request_id,
+        lambda status: service.services.metrics.observe_request("refused at the edge", status, 0.0),
+    )
+
+
 async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int], None] | None = None) -> int:
     """Serve until SIGTERM or SIGINT, then drain; return the exit code: 0, or 1 when the store broke under it.
 
@@ -73,18 +90,7 @@ async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int]
     calm_collector()
     try:
         server = config.server
-        listener = Listener(
-            EdgeLimits(
-                header_timeout_s=server.header_timeout_s,
-                body_timeout_s=server.body_timeout_s,
-                keepalive_timeout_s=server.keepalive_timeout_s,
-                connections=connections,
-                connections_per_address=server.connections_per_address,
-                trusted_proxies=service.services.trusted_proxies,
-            ),
-            service.choose_request_id,
-            lambda status: service.services.metrics.observe_request("refused at the edge", status, 0.0),
-        )
+        listener = listener_of(service, connections)
         async with control_socket(service):
             try:
                 port = await listener.start(service.application(access), server.host, server.port)

@@ -5,6 +5,8 @@ and the end of the store.
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime, timedelta
@@ -15,9 +17,16 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from ledgerd import app
-from ledgerd.app import open_service, score_rules
+from ledgerd.actors.messages import Accepted
+from ledgerd.app import build, open_service, score_rules
+from ledgerd.clock import SandboxClock
 from ledgerd.config import Auth, Clock, Lending, Scoring
+from ledgerd.domain.commands import Disburse
+from ledgerd.domain.events import Terms
+from ledgerd.domain.money import daily_rate
+from ledgerd.http.clients import Refusal
 from ledgerd.sample import write_sample
+from ledgerd.storage.files import open_memory
 from ledgerd.storage.ports import StoreError
 from ledgerd.storage.verify import verify_files
 from tests.http.outside import START, Time, World, config_in, on_disk, opened
@@ -390,3 +399,56 @@ async def until(holds: Callable[[], object]) -> None:
     async with asyncio.timeout(30):
         while not holds():  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0)
+
+
+# Embedding ----------------------------------------------------------------------------------------
+
+
+IMPORTED = """
+import asyncio, logging, sys, threading, warnings
+before = (asyncio.get_event_loop_policy(), list(logging.getLogger().handlers), threading.active_count())
+import ledgerd.app, ledgerd.testing, ledgerd.server
+after = (asyncio.get_event_loop_policy(), list(logging.getLogger().handlers), threading.active_count())
+assert before == after, (before, after)
+"""
+
+
+def test_importing_only_defines_things(tmp_path):
+    command = [sys.executable, "-W", "error", "-c", IMPORTED]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [*tmp_path.iterdir()] == []
+
+
+async def test_another_program_gives_the_clock_and_the_storage(tmp_path):
+    clock = SandboxClock(START.toordinal())
+    config = config_in(tmp_path, clock=Clock(), storage=on_disk(tmp_path / "not used"))
+    async with build(config, clock=clock, storage=await open_memory(), chance=Time().chance()) as service:
+        assert service.services.clock is clock
+        terms = Terms(100_00, 14_00, daily_rate(14_00), 3, "min_due", clock.today(), 30, 15, 3_00)
+        borrower = await service.services.accounts.register(
+            "Asha", "a@example.in", "asha", 1, "correct horse"
+        )
+        assert not isinstance(borrower, Refusal)
+        command = Disburse(borrower.user_id, terms, clock.now_ms())
+        lent = await service.registry.ask(service.services.ids.new(), command, new=True)
+        assert isinstance(lent, Accepted)
+        clock.set(clock.today() + 31)
+        run = await service.billing.run(clock.today(), lambda _done, _total: None)
+        assert run[3:6] == [1, 1, 0]
+        store = service.store
+    assert not (tmp_path / "not used").exists()
+    with pytest.raises(Exception, match="closed"):
+        await store.read("read_clock")
+
+
+async def test_a_program_s_own_clock_may_be_any(tmp_path):
+    class Frozen:
+        def today(self) -> int:
+            return START.toordinal()
+
+        def now_ms(self) -> int:
+            return 1_767_250_000_000
+
+    async with build(config_in(tmp_path, clock=Clock()), clock=Frozen()) as service:
+        assert service.services.clock.today() == START.toordinal()
