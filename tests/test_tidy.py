@@ -25,7 +25,7 @@ LINE_COLUMNS_MAX = {".py": 110, ".sql": 120, ".toml": 120, ".in": 120, "": 120}
 OWNERS = {
     "aiocron": ("scheduler/cron.py",),
     "cronsim": ("scheduler/cron.py",),
-    "aiohttp": ("http/", "app.py", "control.py", "demo/"),
+    "aiohttp": ("client/", "http/", "app.py", "control.py", "demo/"),
     "aiosqlite": ("storage/sqlite.py",),
     "argon2": ("http/passwords.py",),
     "cryptography": ("http/keyring.py", "storage/vault.py"),
