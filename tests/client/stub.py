@@ -65,7 +65,7 @@ def unknown(number: int) -> dict[str, Any]:
 
 
 class Stub:
-    """Gives the next of `answers` to each call; to whoever asks for a token the next of `tokens`, then one."""
+    """Gives the next of `answers` to each call; to whoever asks for a token one, after those of `tokens`."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []

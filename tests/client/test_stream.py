@@ -18,7 +18,7 @@ from tests.client.conftest import client_of, paid_on_statement
 from tests.client.gate import Gate
 from tests.client.stub import PAYMENTS, Answer, hang_up, page, paid, problem, refused, say_nothing, unknown
 
-COUNT = 3_000
+COUNT = 2_000
 END = {
     "status": 503,
     "transaction_id": None,
@@ -183,7 +183,7 @@ async def test_connections_break_again_and_again_and_each_payment_counts_once(wo
         found = []
         async with aclosing(client.stream(sent)) as results:
             async for result in results:
-                if len(found) % 500 == 0:
+                if len(found) % 400 == 0:
                     gate.break_after(50_000)
                 found.append(result)
         assert [result.payment for result in found] == sent
