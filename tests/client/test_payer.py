@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from ledgerd.client import Client, OutcomeUnknown, Payment, Problem, Unavailable
-from tests.client.conftest import client_of, paid_on_statement
+from tests.client.conftest import paid_on_statement
 from tests.client.stub import IMPATIENT
 from tests.http.outside import START
 
@@ -93,9 +93,6 @@ async def test_reads(client, world, loan):
         await client.loan("a/b?c")
     with pytest.raises(Problem, match="422 invalid-fields"):
         [_ async for _ in client.statement(loan, 501)]
-
-
-async def test_an_id_of_dots_is_found_again(client, loan):
     for name in ("..", ".", "a:b", "a..b"):
         receipt = await client.pay(Payment(loan, 1_00, name))
         assert await client.payment(name) == receipt
@@ -117,19 +114,21 @@ async def test_one_token_serves_many_callers_and_is_renewed_when_it_is_refused(c
     assert len(await paid_on_statement(client, loan)) == 40
 
 
-async def test_who_may_not_is_told_at_once(world, loan):
+async def test_who_may_not_is_told_at_once_and_a_session_of_the_caller_s_is_left_open(world, loan):
     url = str(world.client.make_url("/"))
     looker = await world.service.services.accounts.create_client("looker", ["ops"])
     world.secrets.add(looker.client_secret)
-    async with Client(url, looker.client_id, looker.client_secret) as client:
-        assert (await client.loan(loan)).loan_id == loan
-        for attempt in (
-            client.pay(Payment(loan, 1_00, "t")),
-            anext(client.pay_many(payments(loan, 2))),
-            anext(client.stream(payments(loan, 2))),
-        ):
-            with pytest.raises(Problem, match="403 insufficient-scope"):
-                await attempt
+    async with aiohttp.ClientSession() as session:
+        async with Client(url, looker.client_id, looker.client_secret, session=session) as client:
+            assert (await client.loan(loan)).loan_id == loan
+            for attempt in (
+                client.pay(Payment(loan, 1_00, "t")),
+                anext(client.pay_many(payments(loan, 2))),
+                anext(client.stream(payments(loan, 2))),
+            ):
+                with pytest.raises(Problem, match="403 insufficient-scope"):
+                    await attempt
+        assert not session.closed
     async with Client(url, looker.client_id, "wrong") as client:
         with pytest.raises(Problem, match="401 bad-credentials"):
             await client.loan(loan)
@@ -172,9 +171,6 @@ async def test_many_payments_have_their_results_in_order(client, loan):
         ]
         assert all(problem.request_id for problem in problems)
     assert len(await paid_on_statement(client, loan)) == 5
-
-
-async def test_no_payments_are_no_results(client):
     assert [result async for result in client.pay_many([])] == []
     assert [result async for result in client.stream([])] == []
     with pytest.raises(ValueError, match="one payment or more"):
@@ -184,14 +180,7 @@ async def test_no_payments_are_no_results(client):
 # Around it ----------------------------------------------------------------------------------------
 
 
-async def test_a_session_of_the_caller_s_is_left_open(world, loan):
-    async with aiohttp.ClientSession() as session:
-        async with client_of(world, session=session) as client:
-            await client.pay(Payment(loan, 1_00, "t"))
-        assert not session.closed
-
-
-async def test_a_client_is_opened_first(client):
+async def test_a_client_is_opened_first():
     with pytest.raises(ValueError, match="http"):
         Client("localhost:8080", "a", "b")
     closed = Client("http://localhost", "a", "b")

@@ -73,6 +73,8 @@ async def test_killed_in_the_middle_and_begun_again_each_payment_counts_once(wor
         await process.communicate()
         assert json.loads(folder.journal.read_bytes())["rows"] >= 2_000
         assert [each["row"] for each in folder.refusals()] == ["6"]
+        with folder.refused.open("a") as file:  # as if it had been killed between the two files
+            file.write("2222,some of a li")
         gate.open()
         code, said = await folder.run()
         assert code == 1
