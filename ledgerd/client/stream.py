@@ -64,6 +64,7 @@ class Stream:
                         if not gave_up_on_one:
                             raise
                         self._attempts.progressed()
+                        self._room.set()
                         yield Result(self.pending.popleft(), unknown)
             await taking  # raises what the source raised
         finally:
