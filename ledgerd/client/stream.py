@@ -165,8 +165,9 @@ class _Connection:
             raise failed(problem) or problem
         if self._sent == 0:
             raise Failed(f"a result of nothing: {line}", unsure=True)
-        self.stumbled = True
-        self.results.append(read_result(self._stream.pending[0], line, request_id))
+        payment = self._stream.pending[0]
+        self.stumbled = line.transaction_id == payment.transaction_id
+        self.results.append(read_result(payment, line, request_id))
         self.stumbled = False
         self._stream.pending.popleft()
         self._sent -= 1

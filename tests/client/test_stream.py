@@ -128,6 +128,12 @@ async def test_results_come_before_what_ends_them(stub):
         await results_of(stub)
 
 
+async def test_results_of_others_are_not_taken_for_an_unknown_outcome(stub):
+    stub.answers = [answers(paid(1))]
+    with pytest.raises(OutcomeUnknown, match="not a result of t-0"):
+        await results_of(stub, retry_for_s=0)
+
+
 async def test_a_source_that_pauses_keeps_the_stream_open(stub, monkeypatch):
     monkeypatch.setattr(stream, "KEEP_ALIVE_S", 0.01)
     kept = asyncio.Event()
