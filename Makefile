@@ -75,7 +75,7 @@ bench-quick: $(STAMP) ## Measure the main loads in under three minutes
 
 clean: ## Remove what checks and builds leave behind; .venv and data stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
-	find ledgerd tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find ledgerd tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements/dev.txt pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then \

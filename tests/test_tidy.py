@@ -25,7 +25,7 @@ LINE_COLUMNS_MAX = {".py": 110, ".sql": 120, ".toml": 120, ".in": 120, "": 120}
 OWNERS = {
     "aiocron": ("scheduler/cron.py",),
     "cronsim": ("scheduler/cron.py",),
-    "aiohttp": ("http/", "app.py", "control.py", "demo/"),
+    "aiohttp": ("client/", "http/", "app.py", "control.py", "demo/"),
     "aiosqlite": ("storage/sqlite.py",),
     "argon2": ("http/passwords.py",),
     "cryptography": ("http/keyring.py", "storage/vault.py"),
@@ -91,7 +91,7 @@ def all_files() -> list[Path]:
     """Every file that belongs to the project, whether or not this is a git checkout."""
     below = [
         path
-        for folder in ("ledgerd", "tests", "bench", "docs", "requirements", ".ci", "deploy")
+        for folder in ("ledgerd", "tests", "bench", "examples", "docs", "requirements", ".ci", "deploy")
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     ]
@@ -136,7 +136,8 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
 
 def test_modules_can_be_read_in_one_sitting():
     lengths = {
-        relative(path): len(path.read_text().splitlines()) for path in python_files("ledgerd", "bench")
+        relative(path): len(path.read_text().splitlines())
+        for path in python_files("ledgerd", "bench", "examples")
     }
     none(f"{path}: {lines} lines" for path, lines in lengths.items() if lines > MODULE_LINES_MAX)
 
@@ -144,7 +145,7 @@ def test_modules_can_be_read_in_one_sitting():
 def test_functions_can_be_seen_whole():
     long = [
         f"{name}: {lines} lines"
-        for path in python_files("ledgerd", "tests", "bench")
+        for path in python_files("ledgerd", "tests", "bench", "examples")
         for name, lines in functions(path)
         if lines > FUNCTION_LINES_MAX
     ]
@@ -165,7 +166,7 @@ def test_lines_fit():
 def test_every_module_says_what_it_is_for():
     silent = [
         relative(path)
-        for path in python_files("ledgerd", "bench")
+        for path in python_files("ledgerd", "bench", "examples")
         if path.read_text().strip() and not ast.get_docstring(tree(path))
     ]
     none(silent)
@@ -253,7 +254,9 @@ def test_the_rules_know_no_float_and_no_loop():
 
 
 def test_every_test_has_its_module():
-    """tests/x/test_y.py, or test_y_of_something.py, is about ledgerd/x/y.py; tests/bench is about bench/."""
+    """tests/x/test_y.py, or test_y_of_something.py, is about ledgerd/x/y.py; tests/bench is about bench/, and
+    tests/examples about examples/.
+    """
     strays = []
     for path in python_files("tests"):
         inside = path.relative_to(ROOT / "tests")
@@ -261,7 +264,7 @@ def test_every_test_has_its_module():
             continue
         if inside.as_posix() in TESTS_OF_THE_WHOLE:
             continue
-        room = ROOT if inside.parts[0] == "bench" else ROOT / "ledgerd"
+        room = ROOT if inside.parts[0] in {"bench", "examples"} else ROOT / "ledgerd"
         stems = {module.stem for module in (room / inside.parent).glob("*.py")}
         about = path.stem.removeprefix("test_")
         if not any(about == stem or about.startswith(f"{stem}_") for stem in stems):
