@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -48,6 +48,8 @@ from ledgerd.storage.remote import RemoteStore
 from ledgerd.storage.room import LOOK_S, Reserved, Room, free_bytes
 from ledgerd.storage.runs import check_clock
 from ledgerd.storage.vault import Vault, load_or_create_vault_keys
+
+T = TypeVar("T")
 
 
 class Chance:
@@ -156,11 +158,12 @@ class Service:
         self.stack.push_async_callback(alarm.close)
         self.alarms[name] = alarm
 
-    def begin(self, work: Coroutine[Any, Any, object]) -> None:
+    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Have something done in the background; an error is logged."""
         task = asyncio.get_running_loop().create_task(work)
         self._jobs.add(task)
         task.add_done_callback(self._job_ended)
+        return task
 
     async def end_jobs(self) -> None:
         """Wait until what was begun is done."""
@@ -347,8 +350,7 @@ async def _open_clock(service: Service) -> Clock:
     if kind is None or today > day:
         await store.write("save_clock", "sandbox" if sandbox else "system", today)
     if isinstance(clock, SystemClock):
-        # At once: a crash after midnight, and a clock set back meanwhile, must not bring yesterday again.
-        clock.on_new_day = lambda day: service.begin(store.write("save_clock", "system", day))
+        clock.keep = lambda day: service.begin(store.write("save_clock", "system", day))
     return clock
 
 

@@ -6,12 +6,16 @@ number (`date.toordinal()`); real time is Unix milliseconds, in the sandbox too.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import date, datetime
 from datetime import time as time_of_day
-from typing import Protocol
+from functools import partial
+from typing import Final, Protocol
 from zoneinfo import ZoneInfo
+
+AGAIN_S: Final = 1.0  # until a day that could not be kept is tried again
 
 
 class Clock(Protocol):
@@ -19,6 +23,9 @@ class Clock(Protocol):
 
     def today(self) -> int:
         """Return the business date as a day number; never less than before."""
+
+    async def turn(self) -> int:
+        """Return the business date, and where a new one is due wait for it first."""
 
     def now_ms(self) -> int:
         """Return real time in Unix milliseconds; it may step as the system's clock does."""
@@ -28,7 +35,8 @@ class SystemClock:
     """The real date in a timezone.
 
     `floor_day` is the latest day that the database has seen: the date begins no earlier, and waits there when
-    the system's clock has been set back. `on_new_day` is called with each day that `today` begins.
+    the system's clock has been set back. `keep`, where there is one, makes a new day durable: it begins when
+    that is done, so that nobody has seen a day which a restart knows nothing of.
     """
 
     def __init__(
@@ -38,27 +46,48 @@ class SystemClock:
         self._time_s = time_s
         self._day = floor_day
         self._day_ends_s = 0.0
-        self.on_new_day: Callable[[int], object] | None = None
+        self._turning: asyncio.Task[None] | None = None
+        self._failed_at_s = -AGAIN_S
+        self.keep: Callable[[int], asyncio.Task[None]] | None = None
 
     def today(self) -> int:
-        """Return the business date; a comparison, but for the first call of a day."""
+        """Return the business date; a comparison, but at the turn of a day."""
         now_s = self._time_s()
         if now_s >= self._day_ends_s:
-            self._begin_day(now_s)
+            self._look(now_s)
         return self._day
+
+    async def turn(self) -> int:
+        """Return the business date, after the turn to it that is due."""
+        self.today()
+        if self._turning is not None:
+            await asyncio.wait([self._turning])
+        return self.today()
 
     def now_ms(self) -> int:
         """Return real time in Unix milliseconds."""
         return int(self._time_s() * 1000)
 
-    def _begin_day(self, now_s: float) -> None:
-        before = self._day
-        self._day = max(before, datetime.fromtimestamp(now_s, self._timezone).toordinal())
+    def _look(self, now_s: float) -> None:
+        day = max(self._day, datetime.fromtimestamp(now_s, self._timezone).toordinal())
+        if day == self._day or self.keep is None:
+            self._begin(day)
+        elif self._turning is None and abs(now_s - self._failed_at_s) >= AGAIN_S:
+            self._turning = self.keep(day)
+            self._turning.add_done_callback(partial(self._kept, day))
+
+    def _kept(self, day: int, task: asyncio.Task[None]) -> None:
+        self._turning = None
+        if task.cancelled() or task.exception() is not None:
+            self._failed_at_s = self._time_s()
+        else:
+            self._begin(day)
+
+    def _begin(self, day: int) -> None:
+        self._day = day
         # Where midnight is skipped, this is the moment of the skip; where it comes twice, the first.
-        midnight = datetime.combine(date.fromordinal(self._day + 1), time_of_day(), self._timezone)
+        midnight = datetime.combine(date.fromordinal(day + 1), time_of_day(), self._timezone)
         self._day_ends_s = midnight.timestamp()
-        if self._day > before and self.on_new_day is not None:
-            self.on_new_day(self._day)
 
 
 class SandboxClock:
@@ -70,6 +99,10 @@ class SandboxClock:
 
     def today(self) -> int:
         """Return the business date."""
+        return self._day
+
+    async def turn(self) -> int:
+        """Return the business date: it moves by `set` alone."""
         return self._day
 
     def now_ms(self) -> int:

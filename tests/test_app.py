@@ -243,15 +243,16 @@ async def test_both_alarms_ring(open_world, tmp_path):
         assert (await world.scored(borrower))["credit_score"] == 320
 
 
-async def test_a_new_date_is_on_disk_as_soon_as_it_began(open_world, tmp_path):
+async def test_a_new_date_begins_when_it_is_on_disk(open_world, tmp_path):
     """A crash just after midnight, and a clock that is set back meanwhile, do not bring the day before."""
     disk, time = on_disk(tmp_path), Time()
     time.now_s = at("2026-03-10T23:59:59")
     async with open_world(storage=disk, clock=Clock(), time=time) as world:
         assert world.today.isoformat() == "2026-03-10"
         time.now_s += 2
-        assert world.today.isoformat() == "2026-03-11"
-        await world.service.end_jobs()
+        assert world.today.isoformat() == "2026-03-10"  # it turns
+        clock = world.service.services.clock
+        assert await clock.turn() == clock.today() == date(2026, 3, 11).toordinal()
         saved = await world.service.store.read("read_clock")
         assert saved == ["system", date(2026, 3, 11).toordinal()]
     time.now_s = at("2026-03-10T20:00")
@@ -446,6 +447,9 @@ async def test_a_program_s_own_clock_may_be_any(tmp_path):
     class Frozen:
         def today(self) -> int:
             return START.toordinal()
+
+        async def turn(self) -> int:
+            return self.today()
 
         def now_ms(self) -> int:
             return 1_767_250_000_000

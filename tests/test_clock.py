@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
@@ -86,6 +87,60 @@ def test_odd_midnights(zone, last_moment, first_moment, first_day):
     assert clock.today() < day(first_day)
     hand.to(*first_moment)
     assert clock.today() == day(first_day)
+
+
+async def test_a_day_begins_when_it_is_kept_and_is_kept_once():
+    hand, gate, asked = Hand(2026, 3, 10), asyncio.Event(), []
+    clock = SystemClock(KOLKATA, time_s=hand)
+    assert clock.today() == day("2026-03-10")
+
+    def keep(new: int) -> asyncio.Task[None]:
+        asked.append(new)
+        return asyncio.get_running_loop().create_task(wait())
+
+    async def wait() -> None:
+        await gate.wait()
+
+    clock.keep = keep
+    hand.to(2026, 3, 10, 18, 30)
+    assert [clock.today() for _ in range(3)] == [day("2026-03-10")] * 3
+    turning = asyncio.create_task(clock.turn())
+    await asyncio.sleep(0)
+    assert not turning.done()
+    gate.set()
+    assert await turning == clock.today() == day("2026-03-11")
+    assert await clock.turn() == day("2026-03-11")
+    assert asked == [day("2026-03-11")]
+    hand.to(2026, 3, 9)
+    assert await clock.turn() == day("2026-03-11")
+    hand.to(2026, 3, 20)
+    assert await clock.turn() == day("2026-03-20")
+    assert asked == [day("2026-03-11"), day("2026-03-20")]
+
+
+async def test_a_day_that_can_not_be_kept_does_not_begin_and_is_tried_again():
+    hand, asked, full = Hand(2026, 3, 10), [], True
+    clock = SystemClock(KOLKATA, time_s=hand)
+    clock.today()
+
+    def keep(new: int) -> asyncio.Task[None]:
+        asked.append(new)
+        return asyncio.get_running_loop().create_task(write())
+
+    async def write() -> None:
+        if full:
+            raise OSError("the disk is full")
+
+    clock.keep = keep
+    hand.to(2026, 3, 10, 18, 30)
+    assert [await clock.turn() for _ in range(3)] == [day("2026-03-10")] * 3
+    assert len(asked) == 1  # no more than one a second
+    hand.s += 1
+    assert await clock.turn() == day("2026-03-10")
+    full = False
+    hand.s += 1
+    assert await clock.turn() == day("2026-03-11")
+    assert len(asked) == 3
 
 
 def test_the_zone_is_asked_once_a_day():

@@ -130,13 +130,13 @@ class Billing:
         it off is no failure, nor is a full disk: that is told elsewhere, and the rest billed later.
         """
         with suppress(Stopped, StorageFull):
-            await self.run(self._clock.today())
+            await self.run(await self._clock.turn())
 
     async def catch_up(self, since: int) -> None:
         """What a start does: bill, unless all days after `since` and up to today had their run, and that left
         no loan out.
         """
-        if (await self._store.read("last_completed_date") or since) < self._clock.today():
+        if (await self._store.read("last_completed_date") or since) < await self._clock.turn():
             await self.tonight()
 
     async def advance(self, *, days: int = 0, to: int = 0) -> list[list[Any]]:

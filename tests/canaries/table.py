@@ -321,7 +321,7 @@ CANARIES = (
         "the date goes back with the wall's clock",
         EXACT,
         harness.SIMULATION,
-        (("clock.py", "max(before, datetime", "max(0, datetime"),),
+        (("clock.py", "max(self._day, datetime", "max(0, datetime"),),
     ),
     Canary(
         "widen the algorithms",

@@ -55,6 +55,6 @@ FAULTS = (
     ),
     Fault("loans that a full disk left behind are not read again", registry, "if each.is_ahead]:", "if 0]:"),
     Fault("a full disk ends the projector's work", engine, "await asyncio.sleep(FULL_PAUSE_S)", "return 0"),
-    Fault("the date goes back with the wall's clock", clock, "max(before, datetime", "max(0, datetime"),
+    Fault("the date goes back with the wall's clock", clock, "max(self._day, datetime", "max(0, datetime"),
     Fault("readers see half of a turn", tail, "return [*older, *newer]", "return [*newer]"),
 )

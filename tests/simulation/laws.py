@@ -23,9 +23,9 @@ from typing import Any
 import msgspec
 
 from tests.reference import ReferenceLoan, rupees
-from tests.simulation.life import Call, Life
+from tests.simulation.life import APPLIED, Call, Life
 
-APPLIED, REPLAYED = 201, 200
+REPLAYED = 200
 
 
 @dataclass
@@ -322,7 +322,7 @@ class Laws:
 
     def check_whole(self) -> None:
         """Nothing was gained or lost, the date never went back, and bills lie a cycle apart."""
-        dated = [(call, day) for call in self.life.calls if (day := _day(call))]
+        dated = [(call, day) for call in self.life.calls if (day := call.day)]
         heard = sorted((call.answered_at, day) for call, day in dated)
         latest = [0, *accumulate((day for _, day in heard), max)]
         for call, day in dated:
@@ -338,12 +338,3 @@ class Laws:
 
 def _percent(hundredths: int) -> str:
     return f"{hundredths // 100}.{hundredths % 100:02d}"
-
-
-def _day(call: Call) -> int:
-    """The business date that an answer says it is; 0 when it says none."""
-    if call.status == APPLIED and call.kind == "pay":
-        return dt.date.fromisoformat(call.body["paid_on"]).toordinal()
-    if call.status == APPLIED and call.kind == "apply":
-        return int(call.body["disbursed_on"])
-    return int(call.body.get("today", 0))

@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -27,11 +28,17 @@ INDIA_S = 19_800
 START_S = 1_767_200_000.0  # in the evening of the last day of 2025
 WITHIN_S = 20_000.0  # virtual: everything has its answer by then
 NETWORK_S = 0.01
+SETTLED_S = 5.0
+APPLIED = 201
 
 
 @dataclass(eq=False)
 class Call:
-    """One call and its answer, with the machine's steps and the wall's dates between which both lie."""
+    """One call and its answer, with the machine's steps and the dates between which both lie.
+
+    A new date is shown when it is on disk, so that the wall is ahead of it for a moment: the earliest is what
+    was heard before, and once all is quiet what the wall says.
+    """
 
     kind: str
     args: dict[str, Any]
@@ -48,6 +55,15 @@ class Call:
     @property
     def body(self) -> dict[str, Any]:
         return self.answer[1]
+
+    @property
+    def day(self) -> int:
+        """The business date that the answer says it is; 0 when it says none."""
+        if self.status == APPLIED and self.kind == "pay":
+            return date.fromisoformat(self.body["paid_on"]).toordinal()
+        if self.status == APPLIED and self.kind == "apply":
+            return int(self.body["disbursed_on"])
+        return int(self.body.get("today", 0))
 
 
 class Wall:
@@ -113,6 +129,8 @@ class Life:
         self.mix = Mix(chance)
         self.disk = Disk(self.machine, folder, Habits(self.machine, faulty=self.mix.events > 0), self.counts)
         self.calls: list[Call] = []
+        self.heard_day = self.wall.day()
+        self._is_settled = False
         self.loans: list[tuple[int, int]] = []  # id, borrower
         self.payoffs: dict[int, int] = {}
         self.front: Front
@@ -225,7 +243,9 @@ class Life:
     async def call(self, kind: str, **args: Any) -> Call:
         """Call once, and write down what came of it."""
         machine = self.machine
-        call = Call(kind, args, machine.steps, self.wall.day())
+        wall_day = self.wall.day()
+        earliest_day = wall_day if self._is_settled else min(wall_day, self.heard_day)
+        call = Call(kind, args, machine.steps, earliest_day)
         self.calls.append(call)
         self.counts["calls"] += 1
         front = self.front
@@ -244,6 +264,7 @@ class Life:
             else:
                 call.answer = await future
         call.answered_at, call.latest_day = machine.steps, self.wall.highest_day
+        self.heard_day = max(self.heard_day, call.day)
         self.note(kind, args, call.answer)
         self.counts[f"{kind} {call.status} {call.body.get('problem', '')}".strip()] += 1
         return call
@@ -337,6 +358,10 @@ class Life:
 
     async def _settle(self) -> None:
         """Find out what became of everything, as anybody could."""
+        for loan_id, _ in self.loans[:1]:  # whoever asks first after midnight turns the date
+            await self.insist("view", borrower_id=None, loan_id=loan_id)
+            await asyncio.sleep(SETTLED_S)
+        self._is_settled = True
         asked = {(c.args["caller"], c.args["transaction_id"]) for c in self.calls if c.kind == "pay"}
         for caller, transaction_id in sorted(asked):
             await self.insist("look_up", caller=caller, transaction_id=transaction_id)

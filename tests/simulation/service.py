@@ -280,6 +280,7 @@ class Front:
                     config=SimpleNamespace(clock=SimpleNamespace(sandbox_start_day=None, zone=ZONE)),
                     chance=SimpleNamespace(time_s=self._wall_s),
                     store=link,
+                    given_clock=None,
                     begin=self._begin,
                 )
             )
@@ -305,10 +306,11 @@ class Front:
                 self._begin(self._billing.catch_up(0))
             await asyncio.sleep(LOOK_S)
 
-    def _begin(self, work: Any) -> None:
+    def _begin(self, work: Any) -> asyncio.Task[Any]:
         task = self.process.create_task(work)
         self._jobs.add(task)
         task.add_done_callback(self._job_ended)
+        return task
 
     def _job_ended(self, task: asyncio.Task[Any]) -> None:
         self._jobs.discard(task)
