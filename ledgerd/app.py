@@ -136,9 +136,12 @@ class Service:
         self.scoring.watch(lambda: asyncio.sleep(config.scoring.watch_s))
 
     async def _watch_room(self) -> None:
-        """Look at the disk, tell when it gets full, and go on with what was refused when it no longer is."""
+        """Look at the disk, tell when it gets full, and go on with what was refused when it no longer is.
+        Look at the date too: a day begins with the first look after midnight, whoever calls.
+        """
         room = self.registry.room
         while True:
+            self.services.clock.today()
             if room.look():
                 self.hear_of_room()
             await asyncio.sleep(LOOK_S)

@@ -63,7 +63,7 @@ async def create_client(service: Service, args: dict[str, Any], _progress: Progr
 
 async def bill(service: Service, args: dict[str, Any], progress: Progress) -> Any:
     """Bill what is due: {date or null} -> the run."""
-    today = service.services.clock.today()
+    today = await service.services.clock.turn()
     through = today if args.get("date") is None else parse_day(args["date"])
     if through is None or through > today:
         raise CommandFailed(f"--date must be a date up to today's business date, {format_day(today)}")

@@ -30,7 +30,7 @@ LAST_DAY = 3_600_000  # in the year 9857: room for every due date that a loan co
 async def start_billing_run(services: Services, call: Call) -> Reply:
     """POST /api/billing-runs/"""
     body: payloads.StartBillingRun = call.body
-    today = services.clock.today()
+    today = await services.clock.turn()
     through = today if body.date is None else business_date("date", body.date)
     if through > today:
         raise Problem("date-in-future", f"Today's business date is {format_day(today)}.")

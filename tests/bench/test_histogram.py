@@ -1,13 +1,12 @@
 import math
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.histogram import Histogram, bucket, merged, top_us
 
 VALUES_US = st.lists(st.integers(0, 10**9), min_size=1, max_size=200)
 PERCENTS = st.floats(0.1, 100)
-untimed = settings(deadline=None)  # no timing decides
 
 
 def histogram_of(values_us):
@@ -17,7 +16,6 @@ def histogram_of(values_us):
     return histogram
 
 
-@untimed
 @given(st.integers(0, 2**40))
 def test_a_bucket_is_at_most_a_hundredth_of_its_value_wide(value_us):
     top = top_us(bucket(value_us))
@@ -25,7 +23,6 @@ def test_a_bucket_is_at_most_a_hundredth_of_its_value_wide(value_us):
     assert bucket(top) == bucket(value_us) == bucket(top + 1) - 1
 
 
-@untimed
 @given(VALUES_US, PERCENTS)
 def test_a_percentile_is_the_value_of_that_rank_to_within_its_bucket(values_us, percent):
     exact_us = sorted(values_us)[max(1, math.ceil(len(values_us) * percent / 100)) - 1]
@@ -33,7 +30,6 @@ def test_a_percentile_is_the_value_of_that_rank_to_within_its_bucket(values_us, 
     assert exact_us - 1e-6 <= found_us <= exact_us * 1.01 + 1e-6
 
 
-@untimed
 @given(VALUES_US, PERCENTS, PERCENTS)
 def test_percentiles_rise_and_end_at_the_largest(values_us, one, other):
     histogram = histogram_of(values_us)
@@ -42,7 +38,6 @@ def test_percentiles_rise_and_end_at_the_largest(values_us, one, other):
     assert histogram.percentile_ms(100) == max(values_us) / 1000
 
 
-@untimed
 @given(VALUES_US, VALUES_US)
 def test_merged_histograms_are_the_histogram_of_all_values(some_us, more_us):
     assert merged([histogram_of(some_us), histogram_of(more_us)]) == histogram_of(some_us + more_us)

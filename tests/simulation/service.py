@@ -302,6 +302,7 @@ class Front:
 
     async def _watch_room(self, room: Room) -> None:
         while True:
+            self._clock.today()
             if room.look() and not room.is_short:
                 self._begin(self._billing.catch_up(0))
             await asyncio.sleep(LOOK_S)
