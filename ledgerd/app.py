@@ -29,6 +29,7 @@ from ledgerd.domain.scoring import ScoreRules
 from ledgerd.http.accounts import Accounts
 from ledgerd.http.addresses import TrustedProxies
 from ledgerd.http.application import build_application, request_id_chooser
+from ledgerd.http.console.sessions import Sessions
 from ledgerd.http.keyring import Keyring, load_or_create_keyring
 from ledgerd.http.passwords import Passwords
 from ledgerd.http.services import Services
@@ -288,6 +289,7 @@ async def _compose(service: Service, *, background: bool) -> None:
         scorer=scoring,
         metrics=metrics,
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
+        sessions=Sessions(config.console, service.chance.random_bytes, service.chance.time_s),
         ready=True,
     )
 

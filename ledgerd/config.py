@@ -265,6 +265,15 @@ class Limits(Section, frozen=True):
     batches: Count = 32
 
 
+class Console(Section, frozen=True):
+    """The pages for people, at /console/."""
+
+    enabled: bool = True
+    sessions: Count = 10_000
+    session_idle_s: Seconds = 1800
+    session_max_s: Seconds = 43_200
+
+
 class Log(Section, frozen=True):
     """What is logged, and how it looks."""
 
@@ -284,6 +293,7 @@ class Config(Section, frozen=True):
     identity: Identity = Identity()
     scheduler: Scheduler = Scheduler()
     limits: Limits = Limits()
+    console: Console = Console()
     log: Log = Log()
 
 

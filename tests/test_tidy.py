@@ -29,7 +29,7 @@ OWNERS = {
     "aiosqlite": ("storage/sqlite.py",),
     "argon2": ("http/passwords.py",),
     "cryptography": ("http/keyring.py", "storage/vault.py"),
-    "jinja2": ("http/pages.py",),
+    "jinja2": ("http/console/render.py", "http/pages.py"),
     "jwt": ("http/tokens.py",),
     "prometheus_client": ("metrics.py",),
     "rich": ("cli.py", "demo/"),

@@ -158,9 +158,15 @@ class Accounts:
     async def login(
         self, identity_text: str | None, email: str | None, password: str, address: str
     ) -> Grant | Refusal:
-        """Return tokens for the borrower with this identity or, when it is None, this email.
+        """Return tokens for the borrower with this identity or, when it is None, this email; see `prove`."""
+        user_id = await self.prove(identity_text, email, password, address)
+        return user_id if isinstance(user_id, Refusal) else await self._begin_login(user_id)
 
-        `address` is the caller's, for the throttle.
+    async def prove(
+        self, identity_text: str | None, email: str | None, password: str, address: str
+    ) -> int | Refusal:
+        """Return the id of the borrower with this identity or, when it is None, this email, whose password it
+        is. `address` is the caller's, for the throttle.
         """
         lookup: tuple[bytes | None, str | None]
         if identity_text is None:
@@ -180,19 +186,27 @@ class Accounts:
             self._throttle.failed(account_key, address)
             return _BAD_CREDENTIALS
         self._throttle.succeeded(account_key, address)
-        return await self._begin_login(user["user_id"])
+        user_id: int = user["user_id"]
+        return user_id
 
     async def client_token(self, client_id: str, client_secret: str) -> Grant | Refusal:
         """Return an access token for a client, with the scopes that it has now."""
+        scopes = await self.prove_client(client_id, client_secret)
+        if isinstance(scopes, Refusal):
+            return scopes
+        access_token = self._tokens.issue(
+            client_id, "client", scopes, self._ids.new(), format_id(self._ids.new())
+        )
+        return self._grant(access_token, None)
+
+    async def prove_client(self, client_id: str, client_secret: str) -> tuple[str, ...] | Refusal:
+        """Return the scopes that the client has now, whose secret it is."""
         number = parse_id(client_id)
         client = await self._store.read("client_by_id", -1 if number is None else number)
         expected = client["secret_hash"] if client else bytes(hashlib.sha256().digest_size)
         if not hmac.compare_digest(secret_hash(client_secret), expected) or client is None:
             return _BAD_CREDENTIALS
-        access_token = self._tokens.issue(
-            client_id, "client", tuple(client["scopes"].split()), self._ids.new(), format_id(self._ids.new())
-        )
-        return self._grant(access_token, None)
+        return tuple(client["scopes"].split())
 
     async def refresh(self, refresh_token: str) -> Grant | Refusal:
         """Return a login's next tokens for a refresh token not used before; a used one ends the login."""

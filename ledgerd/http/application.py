@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from ledgerd.http.batches import BatchEndpoint
+from ledgerd.http.console.application import add_console
 from ledgerd.http.edge import EXPRESS
 from ledgerd.http.endpoint import Desk, Endpoint, problem_response, respond
 from ledgerd.http.express import ExpressLane
@@ -57,6 +58,7 @@ def build_application(
                 app.router.add_route("HEAD", path, endpoint.handle, expect_handler=expect_continue)
     described = document(routes)
     _add_pages(app, desk, described)
+    add_console(app, services, desk)
     app.router.add_route("*", "/{anything:.*}", Fallback(app, desk).handle)
     return app
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -230,7 +230,16 @@ def accept(caller: Caller | BadToken, route: Route) -> Caller:
     return caller
 
 
-def problem_of(error: Exception, route: Route, request_id: str) -> Problem:
+class Place(Protocol):
+    """What the log names: a row of a table of routes."""
+
+    @property
+    def path(self) -> str:
+        """The pattern of its path."""
+        ...
+
+
+def problem_of(error: Exception, route: Place, request_id: str) -> Problem:
     """Return the problem that an exception is answered with. A bug is logged, and never shown."""
     match error:
         case Problem():

@@ -12,6 +12,7 @@ from ledgerd.config import Config
 from ledgerd.domain.eligibility import LendingRules
 from ledgerd.http.accounts import Accounts
 from ledgerd.http.addresses import TrustedProxies
+from ledgerd.http.console.sessions import Sessions
 from ledgerd.http.tokens import Tokens
 from ledgerd.ids import Ids
 from ledgerd.metrics import Metrics
@@ -66,6 +67,7 @@ class Services:
     scorer: Scorer
     metrics: Metrics
     trusted_proxies: TrustedProxies
+    sessions: Sessions
     ready: bool = False
     draining: bool = False
     at_drain: set[Callable[[], object]] = field(default_factory=set)

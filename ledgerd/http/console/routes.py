@@ -1,0 +1,16 @@
+"""The table of the console: every page and what each form does, once. It makes the router and the test of who
+may see what.
+"""
+
+from __future__ import annotations
+
+from ledgerd.http.console import home, loan_page, logins
+from ledgerd.http.console.visit import Form, PageRoute
+
+PAGES: tuple[PageRoute, ...] = (
+    PageRoute("GET", "/console/login", logins.show_login, "anyone"),
+    PageRoute("POST", "/console/login", logins.log_in, "anyone", logins.LoginForm),
+    PageRoute("POST", "/console/logout", logins.log_out, "member", Form),
+    PageRoute("GET", "/console/", home.show_home),
+    PageRoute("GET", "/console/loans/{loan_id}/", loan_page.show_loan),
+)
