@@ -54,6 +54,7 @@ TESTS_OF_THE_WHOLE = {
 FOLDERS_OF_THE_WHOLE = {"canaries", "crash", "damage", "fuzz", "hostile", "overload", "simulation"}
 WITHOUT_OWN_TEST = {
     "actors/messages.py",
+    "http/console/visit.py",
     "storage/ports.py",
 }
 

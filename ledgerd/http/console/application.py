@@ -24,5 +24,7 @@ def add_console(app: web.Application, services: Services, desk: Desk) -> None:
         endpoint = PageEndpoint(services, route, desk)
         for path in {route.path, route.path.rstrip("/")}:
             app.router.add_route(route.method, path, endpoint.handle, expect_handler=expect_continue)
+            if route.method == "GET":
+                app.router.add_route("HEAD", path, endpoint.handle, expect_handler=expect_continue)
     for asset in ASSETS.values():
         app.router.add_get(asset.address, AssetEndpoint(asset, desk).handle)

@@ -1,7 +1,7 @@
 """The files that pages of the console name: scripts and styles, of our own and vendored.
 
-Each bears a digest of its content in its address, so that browsers keep it for ever and never an old one. What
-is vendored is listed in static/ASSETS.toml with its version, licence and digest, which a test holds.
+Each bears a digest of its content in its address, so that browsers keep it for ever and never an old one.
+What is vendored is listed in static/ASSETS.toml with its version, licence and digest, which a test holds.
 """
 
 from __future__ import annotations

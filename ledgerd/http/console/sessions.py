@@ -33,7 +33,7 @@ class Session:
 
     def sent(self, csrf: str) -> bool:
         """Return whether a form came from one of this session's pages."""
-        return hmac.compare_digest(csrf.encode(), self.csrf.encode())
+        return hmac.compare_digest(csrf.encode("utf-8", "surrogatepass"), self.csrf.encode())
 
 
 class Sessions:

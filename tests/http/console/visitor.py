@@ -66,6 +66,7 @@ class Visitor:
         self, method: str, address: str, fields: dict[str, str] | None = None, **headers: str
     ) -> Seen:
         """Send one request, and keep the cookies of its answer."""
+        self.world.client.session.cookie_jar.clear()  # each visitor has a jar of their own
         sent = dict(headers)
         if self.cookies:
             sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
