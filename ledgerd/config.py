@@ -272,6 +272,7 @@ class Console(Section, frozen=True):
     sessions: Count = 10_000
     session_idle_s: Seconds = 1800
     session_max_s: Seconds = 43_200
+    journal_rows: Count = 5_000_000
 
 
 class Log(Section, frozen=True):

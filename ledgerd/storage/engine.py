@@ -173,6 +173,8 @@ class Engine:
             return await self._reader().run(snapshot, merged, tail, *params)
         if name == "owner_of":
             return await self._owner_of(*params)
+        if name == "events_of":
+            return await self._journal_reader.run(journal_file.events_of, *params)
         return await self._reader().run(snapshot, READS[name], *params)
 
     async def _owner_of(self, once_key: bytes) -> StoredEvent | None:

@@ -227,6 +227,21 @@ def events_after(connection: sqlite3.Connection, seq: int, limit: int = -1) -> I
         yield StoredEvent(*row)
 
 
+def events_of(
+    connection: sqlite3.Connection, loan_id: int, before_seq: int, rows: int
+) -> tuple[list[StoredEvent], int]:
+    """Look through up to `rows` events before `before_seq`: those of one loan, oldest first, and the first
+    that was looked at (1: there are no more). The journal has no index of loans, which would cost each append
+    a page.
+    """
+    first_seq = max(1, before_seq - rows)
+    found = connection.execute(
+        f"{_SELECT_EVENT} WHERE seq >= ? AND seq < ? AND loan_id = ? ORDER BY seq",
+        (first_seq, before_seq, loan_id),
+    )
+    return [StoredEvent(*row) for row in found], first_seq
+
+
 def keys_after(connection: sqlite3.Connection, seq: int, limit: int = -1) -> Iterable[tuple[bytes, int]]:
     """Yield the once_keys of the events after `seq`, in order, each with its event."""
     return connection.execute(

@@ -37,6 +37,7 @@ _decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
     "open": msgspec.msgpack.Decoder(Opened),
     "append": msgspec.msgpack.Decoder(AppendReply),
     "load": msgspec.msgpack.Decoder(list[Loaded]),
+    "events_of": msgspec.msgpack.Decoder(tuple[list[StoredEvent], int]),
     "owner_of": msgspec.msgpack.Decoder(StoredEvent | None),
     "issued_bills": msgspec.msgpack.Decoder(list[BillIssued]),
 }

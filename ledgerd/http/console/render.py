@@ -43,11 +43,24 @@ def readable_day(day: str) -> str:
     return f"{shown.day} {shown:%b %Y}"
 
 
+def readable_moment(instant: str) -> str:
+    """Write an instant for people, to the second: 2026-01-31T09:30:00.123Z -> 31 Jan 2026 09:30:00 UTC."""
+    day, _, rest = instant.partition("T")
+    return f"{readable_day(day)} {rest[:8]} UTC"
+
+
+def sentence(text: str) -> str:
+    """Write the first letter large."""
+    return text[:1].upper() + text[1:]
+
+
 def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-_templates.filters.update(rupees=grouped, day=readable_day, json=_json)
+_templates.filters.update(
+    rupees=grouped, day=readable_day, moment=readable_moment, sentence=sentence, json=_json
+)
 _templates.globals.update(asset=address_of, version=__version__)
 
 

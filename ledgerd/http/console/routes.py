@@ -4,7 +4,7 @@ may see what.
 
 from __future__ import annotations
 
-from ledgerd.http.console import home, loan_page, logins
+from ledgerd.http.console import home, journal_page, loan_page, logins
 from ledgerd.http.console.visit import Form, PageRoute
 
 PAGES: tuple[PageRoute, ...] = (
@@ -13,4 +13,7 @@ PAGES: tuple[PageRoute, ...] = (
     PageRoute("POST", "/console/logout", logins.log_out, "member", Form),
     PageRoute("GET", "/console/", home.show_home),
     PageRoute("GET", "/console/loans/{loan_id}/", loan_page.show_loan),
+    PageRoute(
+        "GET", "/console/loans/{loan_id}/journal/", journal_page.show_journal, "ops", may_take_long=True
+    ),
 )
