@@ -11,6 +11,7 @@ import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import accumulate, pairwise, takewhile
 from operator import sub
 from typing import Any, Final, TypeVar
@@ -118,6 +119,16 @@ class Distribution:
             below = through
         self._in_bucket[-1] += len(values) - below
 
+    @property
+    def in_bucket(self) -> tuple[int, ...]:
+        """How many fell into each bucket so far."""
+        return tuple(self._in_bucket)
+
+    @property
+    def total(self) -> float:
+        """Their sum."""
+        return self._sum
+
     def add_to(self, family: HistogramMetricFamily, labels: list[str]) -> None:
         """Add it to its family."""
         bounds = [*map(floatToGoString, self._bounds), "+Inf"]
@@ -195,6 +206,18 @@ class Phases:
         self._whole.observe_all(list(map(sub, columns[-1], columns[0])))
         for phase, (began_s, done_s) in zip(self._phases, pairwise(columns), strict=True):
             phase.observe_all(list(map(sub, done_s, began_s)))
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What was counted up to a moment, for whoever compares two of them: payments by outcome, requests of
+    single payments and commits by LATENCY_BUCKETS_S, and decisions in all commits together.
+    """
+
+    payments: dict[str, int]
+    requests_in_bucket: tuple[int, ...]
+    commits_in_bucket: tuple[int, ...]
+    entries: int
 
 
 class Metrics:
@@ -348,6 +371,16 @@ class Metrics:
         self._commit_seconds.observe(heard_s - started_s)
         self._batch_entries.observe(entries)
         return heard_s
+
+    def counted(self) -> Counted:
+        """Return what was counted up to now."""
+        self._phases.fold()
+        return Counted(
+            payments=dict(self.payments.counts),
+            requests_in_bucket=self._request_seconds.of(PAYMENT_ROUTE).in_bucket,
+            commits_in_bucket=self._commit_seconds.in_bucket,
+            entries=int(self._batch_entries.total),
+        )
 
     def render(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""

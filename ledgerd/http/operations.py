@@ -119,12 +119,12 @@ async def readyz(services: Services, _call: Call) -> Reply:
 
 async def metrics(services: Services, _call: Call) -> Reply:
     """GET /metrics"""
-    await _hear_how_far_tables_are(services)
+    await hear_how_far_tables_are(services)
     _set_gauges(services)
     return Reply(200, services.metrics.render(), content_type=METRICS_CONTENT_TYPE)
 
 
-async def _hear_how_far_tables_are(services: Services) -> None:
+async def hear_how_far_tables_are(services: Services) -> None:
     """While nobody pays, no reply to an append says it. A store that stalls holds up no scrape."""
     with suppress(TimeoutError, StoreError):
         async with asyncio.timeout(HEAR_S):

@@ -17,7 +17,7 @@ from ledgerd.domain.calendar import format_day
 from ledgerd.http.bodies import check_encoding, check_query, decode_form
 from ledgerd.http.console import assets, render
 from ledgerd.http.console.sessions import Session
-from ledgerd.http.console.visit import Answer, Download, Form, Page, PageRoute, Redirect, Visit
+from ledgerd.http.console.visit import Answer, Download, Form, Page, PageRoute, Parts, Redirect, Visit
 from ledgerd.http.endpoint import Desk, draining, problem_of, respond
 from ledgerd.http.problems import PROBLEMS, Problem
 from ledgerd.http.protocol import ClientGone
@@ -33,8 +33,9 @@ _FORM_TYPE: Final = "application/x-www-form-urlencoded"
 class PageEndpoint:
     """Serves one row of the console's table."""
 
-    def __init__(self, services: Services, route: PageRoute, desk: Desk) -> None:
+    def __init__(self, services: Services, parts: Parts, route: PageRoute, desk: Desk) -> None:
         self._services = services
+        self._parts = parts
         self._route = route
         self._desk = desk
         self._body_bytes = services.config.limits.body_bytes
@@ -68,6 +69,7 @@ class PageEndpoint:
             check_query(request.query)
         visit = Visit(
             services=self._services,
+            parts=self._parts,
             session=session,
             path=request.match_info,
             query=request.query,

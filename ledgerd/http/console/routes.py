@@ -4,7 +4,7 @@ may see what.
 
 from __future__ import annotations
 
-from ledgerd.http.console import home, journal_page, loan_page, logins
+from ledgerd.http.console import home, journal_page, live, loan_page, logins
 from ledgerd.http.console.visit import Form, PageRoute
 
 PAGES: tuple[PageRoute, ...] = (
@@ -16,4 +16,6 @@ PAGES: tuple[PageRoute, ...] = (
     PageRoute(
         "GET", "/console/loans/{loan_id}/journal/", journal_page.show_journal, "ops", may_take_long=True
     ),
+    PageRoute("GET", "/console/live/", live.show_live, "ops"),
+    PageRoute("GET", "/console/live/figures/", live.show_figures, "ops"),
 )

@@ -13,6 +13,7 @@ from ledgerd.http.tokens import Caller
 from ledgerd.metrics import UNTRACED
 
 if TYPE_CHECKING:
+    from ledgerd.http.console.live import Live
     from ledgerd.http.console.sessions import Session
     from ledgerd.http.services import Services
 
@@ -57,11 +58,19 @@ class Inner(Call):
         return [self._headers[name]] if name in self._headers else []
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the console keeps beside the service: one for all visits."""
+
+    live: Live
+
+
 @dataclass(slots=True)
 class Visit:
     """One request for a page. `form` is what was posted; `session` None where nobody need be logged in."""
 
     services: Services
+    parts: Parts
     session: Session | None
     path: Mapping[str, str]
     query: Mapping[str, str]
