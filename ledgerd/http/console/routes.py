@@ -4,7 +4,7 @@ may see what.
 
 from __future__ import annotations
 
-from ledgerd.http.console import home, journal_page, live, loan_page, logins
+from ledgerd.http.console import apply, home, journal_page, live, loan_page, logins, pay, statement
 from ledgerd.http.console.visit import Form, PageRoute
 
 PAGES: tuple[PageRoute, ...] = (
@@ -16,6 +16,13 @@ PAGES: tuple[PageRoute, ...] = (
     PageRoute(
         "GET", "/console/loans/{loan_id}/journal/", journal_page.show_journal, "ops", may_take_long=True
     ),
+    PageRoute("GET", "/console/loans/{loan_id}/statement/", statement.show_statement),
+    PageRoute("GET", "/console/loans/{loan_id}/statement.csv", statement.download_statement),
+    PageRoute("GET", "/console/loans/{loan_id}/pay/", pay.show_pay, "borrower"),
+    PageRoute("POST", "/console/loans/{loan_id}/pay/", pay.pay, "borrower", pay.PayForm),
+    PageRoute("GET", "/console/payments/{transaction_id}/", pay.show_receipt, "borrower"),
+    PageRoute("GET", "/console/apply/", apply.show_apply, "borrower"),
+    PageRoute("POST", "/console/apply/", apply.apply, "borrower", apply.ApplyForm),
     PageRoute("GET", "/console/live/", live.show_live, "ops"),
     PageRoute("GET", "/console/live/figures/", live.show_figures, "ops"),
 )

@@ -17,6 +17,16 @@
     return whole.format(value);
   }
 
+  function day(seconds, place) {
+    const date = new Date(seconds * 1000);
+    const text = date.toLocaleDateString("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
+    return place === 0 ? `${text}\n${date.getUTCFullYear()}` : text;
+  }
+
+  function clock(seconds) {
+    return new Date(seconds * 1000).toLocaleTimeString("en-GB");
+  }
+
   // A plot is {x: [..seconds since 1970..], series: [{label, values, kind}], unit}, with kind "line", "steps",
   // "bars" or "points".
   function draw(element) {
@@ -31,14 +41,17 @@
       paths: one.kind === "points" ? () => null : paths[one.kind],
       points: { show: one.kind === "points", size: 7, fill: colour(colours[number % colours.length]) },
       value: (_, value) => (value == null ? "-" : `${whole.format(value)}${plot.unit ? ` ${plot.unit}` : ""}`),
-      spanGaps: true,
+      spanGaps: one.kind === "steps",
     }));
     const options = {
       width: element.clientWidth || 600,
       height: Math.max(220, Math.min(320, window.innerHeight / 2)),
-      tzDate: (ts) => uPlot.tzDate(new Date(ts * 1000), "UTC"),
+      tzDate: (seconds) => (plot.times ? new Date(seconds * 1000) : uPlot.tzDate(new Date(seconds * 1000), "UTC")),
       scales: { y: { range: (_, least, most) => [Math.min(0, least), most > 0 ? most * 1.05 : 1] } },
-      axes: [axis, { ...axis, size: 72, values: (_, ticks) => ticks.map(short) }],
+      axes: [
+        { ...axis, space: plot.times ? 80 : 60, values: (_, ticks) => ticks.map(plot.times ? clock : day) },
+        { ...axis, size: 72, values: (_, ticks) => ticks.map(short) },
+      ],
       series: [{ value: plot.times ? "{HH}:{mm}:{ss}" : "{D} {MMM} {YYYY}" }, ...series],
     };
     element.replaceChildren();
@@ -73,6 +86,7 @@
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
 
   for (const button of document.querySelectorAll("[data-print]")) {
+    button.hidden = false;
     button.addEventListener("click", () => window.print());
   }
 })();
