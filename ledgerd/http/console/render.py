@@ -21,7 +21,7 @@ HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Type": "text/html; charset=utf-8",
 }
-_GROUPS: Final = re.compile(r"(?<=\d)(?=(?:\d\d)+\d(?:\.|$))")
+_GROUPS: Final = re.compile(r"(?<=\d)(?=(?:\d\d)+\d$)")
 
 _templates: Final = Environment(
     loader=PackageLoader("ledgerd.http", "templates/console"),
@@ -34,7 +34,8 @@ _templates: Final = Environment(
 
 def grouped(rupees: str) -> str:
     """Write rupees as India does, in lakhs and crores: 1234567.00 -> 12,34,567.00."""
-    return _GROUPS.sub(",", rupees)
+    whole, point, fraction = rupees.partition(".")
+    return _GROUPS.sub(",", whole) + point + fraction
 
 
 def readable_day(day: str) -> str:

@@ -33,6 +33,8 @@
     const plot = JSON.parse(element.dataset.plot);
     const paths = { steps: uPlot.paths.stepped({ align: 1 }), bars: uPlot.paths.bars({ size: [0.7, 40] }) };
     const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
+    const hasBars = plot.series.some((one) => one.kind === "bars");
+    const margin = (first, last) => (hasBars ? Math.max(43200, (last - first) * 0.03) : 0);
     const series = plot.series.map((one, number) => ({
       label: one.label,
       stroke: colour(colours[number % colours.length]),
@@ -47,7 +49,10 @@
       width: element.clientWidth || 600,
       height: Math.max(220, Math.min(320, window.innerHeight / 2)),
       tzDate: (seconds) => (plot.times ? new Date(seconds * 1000) : uPlot.tzDate(new Date(seconds * 1000), "UTC")),
-      scales: { y: { range: (_, least, most) => [Math.min(0, least), most > 0 ? most * 1.05 : 1] } },
+      scales: {
+        x: { range: (_, first, last) => [first - margin(first, last), last + margin(first, last)] },
+        y: { range: (_, least, most) => [Math.min(0, least), most > 0 ? most * 1.05 : 1] },
+      },
       axes: [
         { ...axis, space: plot.times ? 80 : 60, values: (_, ticks) => ticks.map(plot.times ? clock : day) },
         { ...axis, size: 72, values: (_, ticks) => ticks.map(short) },

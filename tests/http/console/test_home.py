@@ -26,11 +26,11 @@ async def test_own_loans_are_listed_as_they_stand(world, borrower, loan):
     [first, closed] = page.table("Loans")
     shown = await world.loan(world.ops, loan)
     assert first[0] == loan
+    assert first[1:3] == [shown["next_due"]["amount_due"], "15 Feb 2026"]
     assert first[3].replace(",", "") == shown["outstanding"]["total"]
-    assert first[4:6] == [shown["next_due"]["amount_due"], "15 Feb 2026"]
-    assert first[6:] == ["207.00", "past due"]
+    assert first[4:] == ["207.00", "past due", "1 Jan 2026", "5,000.00"]
     assert closed[0] == second
-    assert closed[4:] == ["nothing", "", "0.00", "paid off"]
+    assert closed[1:6] == ["nothing", "", "0.00", "0.00", "paid off"]
     assert page.html.select(f'a[href="/console/loans/{loan}/"]')
 
 
