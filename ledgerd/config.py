@@ -273,6 +273,8 @@ class Console(Section, frozen=True):
     session_idle_s: Seconds = 1800
     session_max_s: Seconds = 43_200
     journal_rows: Count = 5_000_000
+    search_rows: Count = 5_000_000
+    book_refresh_s: Seconds = 30
 
 
 class Log(Section, frozen=True):

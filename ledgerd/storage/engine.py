@@ -19,8 +19,8 @@ import msgspec
 from ledgerd.domain.events import LoanDisbursed, decode_event
 from ledgerd.domain.loan import Loan, evolve
 from ledgerd.ids import format_id
+from ledgerd.storage import book, once, pages, people, projections, runs, transactions
 from ledgerd.storage import journal as journal_file
-from ledgerd.storage import once, pages, people, projections, runs, transactions
 from ledgerd.storage.backup import JOURNAL_NAME, TABLES_NAME, back_up, copy_file, give_new_id
 from ledgerd.storage.chain import GENESIS
 from ledgerd.storage.journal import DiskFull, Journal
@@ -44,7 +44,13 @@ from ledgerd.storage.sqlite import (
 )
 from ledgerd.storage.tail import Tail
 
-READS: dict[str, Callable[..., Any]] = {**pages.READS, **runs.READS, **people.READS, **transactions.READS}
+READS: dict[str, Callable[..., Any]] = {
+    **book.READS,
+    **pages.READS,
+    **runs.READS,
+    **people.READS,
+    **transactions.READS,
+}
 WRITES: dict[str, Callable[..., Any]] = {**runs.WRITES, **people.WRITES, **transactions.WRITES}
 
 GATHER_EVENTS = 2_000  # how many events wait at most before they are projected ..

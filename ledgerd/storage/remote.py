@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from ledgerd.domain.book import Book, Collected
 from ledgerd.domain.events import BillIssued
 from ledgerd.observe import log
 from ledgerd.storage.ports import (
@@ -37,6 +38,8 @@ _decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
     "open": msgspec.msgpack.Decoder(Opened),
     "append": msgspec.msgpack.Decoder(AppendReply),
     "load": msgspec.msgpack.Decoder(list[Loaded]),
+    "book_part": msgspec.msgpack.Decoder(tuple[Book, int | None]),
+    "collected_part": msgspec.msgpack.Decoder(tuple[dict[int, Collected], int]),
     "events_of": msgspec.msgpack.Decoder(tuple[list[StoredEvent], int]),
     "owner_of": msgspec.msgpack.Decoder(StoredEvent | None),
     "issued_bills": msgspec.msgpack.Decoder(list[BillIssued]),

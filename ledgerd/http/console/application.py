@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from ledgerd.http.console.assets import ASSETS
+from ledgerd.http.console.book import Bookkeeper
 from ledgerd.http.console.endpoint import AssetEndpoint, PageEndpoint
 from ledgerd.http.console.live import Live
 from ledgerd.http.console.routes import PAGES
@@ -19,7 +20,8 @@ def add_console(app: web.Application, services: Services, desk: Desk) -> None:
     config = services.config
     if not config.console.enabled:
         return
-    parts = Parts(live=Live())
+    parts = Parts(live=Live(), bookkeeper=Bookkeeper())
+    app.cleanup_ctx.append(parts.bookkeeper.keeping)
     app.cleanup_ctx.append(lambda _: parts.live.sampling(services))
     sandbox = config.clock.sandbox_start_day is not None
     for route in PAGES:

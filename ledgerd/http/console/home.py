@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ledgerd.http import loans, payloads, people, people_payloads
+from ledgerd.http.console.book import show_book
 from ledgerd.http.console.visit import Answer, Inner, Page, Visit
 
 LOANS_A_PAGE = 50
@@ -10,7 +11,7 @@ LOANS_A_PAGE = 50
 
 async def show_home(visit: Visit) -> Answer:
     """GET /console/"""
-    return Page("book.html") if visit.member.runs_the_book else await _show_my_loans(visit)
+    return await (show_book if visit.member.runs_the_book else _show_my_loans)(visit)
 
 
 async def _show_my_loans(visit: Visit) -> Answer:

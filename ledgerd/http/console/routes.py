@@ -4,7 +4,7 @@ may see what.
 
 from __future__ import annotations
 
-from ledgerd.http.console import apply, home, journal_page, live, loan_page, logins, pay, statement
+from ledgerd.http.console import apply, book, home, journal_page, live, loan_page, logins, pay, statement
 from ledgerd.http.console.visit import Form, PageRoute
 
 PAGES: tuple[PageRoute, ...] = (
@@ -12,6 +12,7 @@ PAGES: tuple[PageRoute, ...] = (
     PageRoute("POST", "/console/login", logins.log_in, "anyone", logins.LoginForm),
     PageRoute("POST", "/console/logout", logins.log_out, "member", Form),
     PageRoute("GET", "/console/", home.show_home),
+    PageRoute("GET", "/console/book/", book.show_sums, "ops"),
     PageRoute("GET", "/console/loans/{loan_id}/", loan_page.show_loan),
     PageRoute(
         "GET", "/console/loans/{loan_id}/journal/", journal_page.show_journal, "ops", may_take_long=True

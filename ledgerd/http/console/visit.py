@@ -13,6 +13,7 @@ from ledgerd.http.tokens import Caller
 from ledgerd.metrics import UNTRACED
 
 if TYPE_CHECKING:
+    from ledgerd.http.console.book import Bookkeeper
     from ledgerd.http.console.live import Live
     from ledgerd.http.console.sessions import Session
     from ledgerd.http.services import Services
@@ -63,6 +64,7 @@ class Parts:
     """What the console keeps beside the service: one for all visits."""
 
     live: Live
+    bookkeeper: Bookkeeper
 
 
 @dataclass(slots=True)
