@@ -234,12 +234,16 @@ class Accounts:
 
     async def me(self, caller: Caller) -> User | None:
         """Return the borrower who calls, or None when the vault does not know them."""
-        row = await self._store.read("user_by_id", caller.id)
+        return await self.user(caller.id)
+
+    async def user(self, user_id: int) -> User | None:
+        """Return a borrower, or None when the vault does not know this id."""
+        row = await self._store.read("user_by_id", user_id)
         if row is None:
             return None
-        identity = self._vault.open(caller.id, row["sealed_identity"])
+        identity = self._vault.open(user_id, row["sealed_identity"])
         return User(
-            user_id=caller.id,
+            user_id=user_id,
             name=row["name"],
             email=row["email"],
             masked_identity=self._vault.mask(identity),

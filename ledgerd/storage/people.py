@@ -89,6 +89,22 @@ def user_for_login(
     return row and {"user_id": row[0], "password_hash": row[1]}
 
 
+def users_by_last_four(conn: sqlite3.Connection, last_four: str, limit: int) -> list[list[Any]]:
+    """Return up to `limit` [user id, name] of those whose identity ends so, by id."""
+    rows = conn.execute(
+        "SELECT users.id, name FROM vault JOIN users ON users.id = user_id WHERE last_four = ?"
+        " ORDER BY user_id LIMIT ?",
+        (last_four, limit),
+    )
+    return [list(row) for row in rows]
+
+
+def client_ids(conn: sqlite3.Connection, limit: int) -> list[int]:
+    """Return the ids of up to `limit` clients, the newest first."""
+    rows = conn.execute("SELECT id FROM clients ORDER BY id DESC LIMIT ?", (limit,))
+    return [row[0] for row in rows]
+
+
 def bind_vault(conn: sqlite3.Connection, fingerprint: bytes) -> dict[str, str]:
     """Tie the database to a vault key at first: {}; later {"refused": "other-vault"} for any other key.
 
@@ -195,7 +211,9 @@ READS: dict[str, Callable[..., Any]] = {
     "is_registered": is_registered,
     "is_taken": is_taken,
     "user_for_login": user_for_login,
+    "users_by_last_four": users_by_last_four,
     "client_by_id": client_by_id,
+    "client_ids": client_ids,
     "revoked_logins": revoked_logins,
 }
 WRITES: dict[str, Callable[..., Any]] = {

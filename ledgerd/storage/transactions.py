@@ -54,6 +54,18 @@ def known_imports(conn: sqlite3.Connection) -> dict[str, Any]:
     return {"last_id": _last_import_id(conn), "imports": imports}
 
 
+def latest_imports(conn: sqlite3.Connection, limit: int) -> list[list[Any]]:
+    """Return up to `limit` imports, newest first: [file name, rows imported, rows rejected, started_at_ms,
+    ended_at_ms or None].
+    """
+    rows = conn.execute(
+        "SELECT file_name, rows_imported, rows_rejected, started_at_ms, ended_at_ms FROM imports"
+        " ORDER BY id DESC LIMIT ?",
+        (limit,),
+    )
+    return [list(row) for row in rows]
+
+
 def import_begin(
     conn: sqlite3.Connection,
     file_name: str,
@@ -365,6 +377,7 @@ def _set_scored_through(conn: sqlite3.Connection, transaction_id: int) -> None:
 
 READS: Final[dict[str, Callable[..., Any]]] = {
     "known_imports": known_imports,
+    "latest_imports": latest_imports,
     "pending_users": pending_users,
     "touched_users": touched_users,
     "recompute_scores": recompute_scores,

@@ -4,7 +4,20 @@ may see what.
 
 from __future__ import annotations
 
-from ledgerd.http.console import apply, book, home, journal_page, live, loan_page, logins, pay, statement
+from ledgerd.http.console import (
+    apply,
+    billing,
+    book,
+    home,
+    journal_page,
+    live,
+    loan_page,
+    loans,
+    logins,
+    pay,
+    search,
+    statement,
+)
 from ledgerd.http.console.visit import Form, PageRoute
 
 PAGES: tuple[PageRoute, ...] = (
@@ -13,6 +26,23 @@ PAGES: tuple[PageRoute, ...] = (
     PageRoute("POST", "/console/logout", logins.log_out, "member", Form),
     PageRoute("GET", "/console/", home.show_home),
     PageRoute("GET", "/console/book/", book.show_sums, "ops"),
+    PageRoute("GET", "/console/loans/", loans.show_loans, "ops"),
+    PageRoute("GET", "/console/borrowers/{user_id}/", loans.show_borrower, "ops"),
+    PageRoute("GET", "/console/search/", search.show_search, "ops"),
+    PageRoute("POST", "/console/search/", search.search, "ops", search.SearchForm, may_take_long=True),
+    PageRoute("GET", "/console/billing/", billing.show_billing, "ops"),
+    PageRoute("POST", "/console/billing/", billing.start, "ops", billing.BillForm),
+    PageRoute("GET", "/console/billing/progress/", billing.show_progress, "ops"),
+    PageRoute("GET", "/console/billing/{run_id}/", billing.show_run, "ops"),
+    PageRoute(
+        "POST",
+        "/console/clock/",
+        billing.advance,
+        "ops",
+        billing.ClockForm,
+        sandbox_only=True,
+        may_take_long=True,
+    ),
     PageRoute("GET", "/console/loans/{loan_id}/", loan_page.show_loan),
     PageRoute(
         "GET", "/console/loans/{loan_id}/journal/", journal_page.show_journal, "ops", may_take_long=True
