@@ -4,6 +4,7 @@ exit code 1.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from ledgerd.config import Config
 from ledgerd.config_file import ConfigError, ignored_variables, load_config
 from ledgerd.control import CommandFailed, run_command
 from ledgerd.control import Progress as Show
+from ledgerd.notify import Notifier
 from ledgerd.observe import configure_logging, log
 from ledgerd.scheduler.cron import check_cron
 from ledgerd.server import CannotListen
@@ -58,7 +60,8 @@ app.add_typer(keys_app, name="keys")
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. Whatever ends it from outside, as a watchdog does, has it say where it stood."""
+    faulthandler.enable()
     app()
 
 
@@ -153,7 +156,7 @@ def serve(config: ConfigOption = None) -> None:
     access = configure_logging(loaded.log.format, loaded.log.level)
     for name in ignored_variables(os.environ):
         log.warning("a variable that names no key is ignored", variable=name)
-    code = run(serve_for_ever(loaded, access))
+    code = run(serve_for_ever(loaded, access, Notifier.from_environment(os.environ)))
     if code:
         raise fail("the store ended: see the log above; start again, callers retry by transaction_id")
 
