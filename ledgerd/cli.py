@@ -42,6 +42,7 @@ ConfigOption = Annotated[
         "--config",
         help="The configuration file. Default: config.toml here, or the defaults without one.",
         show_default=False,
+        readable=False,  # is for `load_config` to find out, which says it on one line
     ),
 ]
 
@@ -180,7 +181,9 @@ def demo(
 
 
 @app.command("import-transactions")
-def import_transactions(file: Path, config: ConfigOption = None) -> None:
+def import_transactions(
+    file: Annotated[Path, typer.Argument(metavar="FILE", readable=False)], config: ConfigOption = None
+) -> None:
     """Import a CSV of bank history for scoring. Each row counts once: a copy imports nothing, a grown file
     its new rows. Bad rows go to FILE.rejects.csv, each with its line and what is wrong with it.
     """
@@ -216,7 +219,7 @@ def bill(
 
 @client_app.command("create")
 def create_client(
-    name: str,
+    name: Annotated[str, typer.Argument(metavar="NAME")],
     scope: Annotated[list[str], typer.Option("--scope", help="payments:write or ops; may be repeated.")],
     config: ConfigOption = None,
 ) -> None:
@@ -258,7 +261,9 @@ def verify(config: ConfigOption = None) -> None:
 
 
 @app.command()
-def backup(path: Path, config: ConfigOption = None) -> None:
+def backup(
+    path: Annotated[Path, typer.Argument(metavar="PATH", readable=False)], config: ConfigOption = None
+) -> None:
     """Copy the database into the new folder PATH, consistent, also while it is served."""
     command(settings(config), "backup", {"path": str(path.absolute())}, "backing up")
     typer.echo(f"backed up to {path}", err=True)

@@ -52,7 +52,7 @@ def connections_within(files_max: float, connections: int) -> int:
     if files_max <= FILES_BESIDES:
         raise CannotListen(
             f"the system lets this process have {files_max} files open, of which it needs {FILES_BESIDES}"
-            " beside its connections: raise its limit (ulimit -Hn)"
+            " beside its connections: raise its limit (ulimit -Hn, or LimitNOFILE of its unit)"
         )
     return int(min(connections, files_max - FILES_BESIDES))
 

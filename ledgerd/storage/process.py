@@ -28,6 +28,7 @@ import msgspec
 import uvloop
 
 from ledgerd.observe import Format, configure_logging, log
+from ledgerd.storage.backup import advice
 from ledgerd.storage.engine import Engine
 from ledgerd.storage.files import open_engine
 from ledgerd.storage.ports import BatchLost, Entry, StorageFull, StoreError
@@ -105,7 +106,7 @@ class Server:
             failed, result = "refused", str(error)
         except OSError as error:  # a backup's folder
             where = f"{error.filename}: " if error.filename else ""
-            failed, result = "refused", f"{where}{error.strerror}"
+            failed, result = "refused", f"{where}{error.strerror}{advice(error)}"
         except sqlite3.Error as error:
             if request.method == "write" and is_disk_failure(error):
                 fail_stop(error)
