@@ -62,6 +62,7 @@ format: $(STAMP) ## Format the code, and mend what the linter can
 lock: $(STAMP) ## Pin requirements/*.in with hashes (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) requirements/run.in --output-file requirements/run.txt
 	$(COMPILE) requirements/dev.in --output-file requirements/dev.txt
+	$(COMPILE) requirements/build.in --output-file requirements/build.txt
 	$(COMPILE) requirements/bench.in --output-file requirements/bench.txt
 
 bench-packages: $(BENCH_STAMP) ## Install what the benchmarks need besides: Python's packages and Debian's
