@@ -14,7 +14,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-v
 
 .DEFAULT_GOAL := help
 .PHONY: help venv run demo test simulate canaries mutation torture fuzz openapi check format \
-	lock bench-packages bench bench-quick clean
+	lock bench-packages bench bench-quick wheel clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +62,7 @@ format: $(STAMP) ## Format the code, and mend what the linter can
 lock: $(STAMP) ## Pin requirements/*.in with hashes (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) requirements/run.in --output-file requirements/run.txt
 	$(COMPILE) requirements/dev.in --output-file requirements/dev.txt
+	$(COMPILE) requirements/build.in --output-file requirements/build.txt
 	$(COMPILE) requirements/bench.in --output-file requirements/bench.txt
 
 bench-packages: $(BENCH_STAMP) ## Install what the benchmarks need besides: Python's packages and Debian's
@@ -72,6 +73,9 @@ bench: $(BENCH_STAMP) ## Measure everything within the hour, over peers (ARGS="B
 
 bench-quick: $(STAMP) ## Measure the main loads in under three minutes
 	$(BIN)/python -m bench --quick $(ARGS)
+
+wheel: $(STAMP) ## Build the wheel that docs/runbook.md installs, into dist/
+	@$(BIN)/python -m pip wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir dist .
 
 clean: ## Remove what checks and builds leave behind; .venv and data stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

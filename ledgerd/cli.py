@@ -4,7 +4,9 @@ exit code 1.
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import re
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +20,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 import ledgerd
 from ledgerd.app import score_rules
+from ledgerd.completion import SHELLS, Command, Option
 from ledgerd.config import Config
 from ledgerd.config_file import ConfigError, ignored_variables, load_config
 from ledgerd.control import CommandFailed, run_command
 from ledgerd.control import Progress as Show
+from ledgerd.http.clients import CLIENT_SCOPES
+from ledgerd.notify import Notifier
 from ledgerd.observe import configure_logging, log
 from ledgerd.scheduler.cron import check_cron
 from ledgerd.server import CannotListen
@@ -38,15 +43,17 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option(
         "--config",
+        metavar="FILE",
         help="The configuration file. Default: config.toml here, or the defaults without one.",
         show_default=False,
+        readable=False,  # is for `load_config` to find out, which says it on one line
     ),
 ]
 
 app = typer.Typer(
     name="ledgerd",
     no_args_is_help=True,
-    add_completion=True,
+    add_completion=False,  # but for `completion`, whose scripts do not start Python at each press of Tab
     pretty_exceptions_enable=False,
     help="A loan servicing ledger: payments that count once, nightly bills, statements exact to the paisa.",
     epilog="Start with: ledgerd demo",
@@ -58,7 +65,8 @@ app.add_typer(keys_app, name="keys")
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. Whatever ends it from outside, as a watchdog does, has it say where it stood."""
+    faulthandler.enable()
     app()
 
 
@@ -153,7 +161,7 @@ def serve(config: ConfigOption = None) -> None:
     access = configure_logging(loaded.log.format, loaded.log.level)
     for name in ignored_variables(os.environ):
         log.warning("a variable that names no key is ignored", variable=name)
-    code = run(serve_for_ever(loaded, access))
+    code = run(serve_for_ever(loaded, access, Notifier.from_environment(os.environ)))
     if code:
         raise fail("the store ended: see the log above; start again, callers retry by transaction_id")
 
@@ -177,7 +185,9 @@ def demo(
 
 
 @app.command("import-transactions")
-def import_transactions(file: Path, config: ConfigOption = None) -> None:
+def import_transactions(
+    file: Annotated[Path, typer.Argument(metavar="FILE", readable=False)], config: ConfigOption = None
+) -> None:
     """Import a CSV of bank history for scoring. Each row counts once: a copy imports nothing, a grown file
     its new rows. Bad rows go to FILE.rejects.csv, each with its line and what is wrong with it.
     """
@@ -194,7 +204,10 @@ def bill(
     date: Annotated[
         str | None,
         typer.Option(
-            "--date", help="Bill what had fallen due by this date. Default: today.", show_default=False
+            "--date",
+            metavar="YYYY-MM-DD",
+            help="Bill what had fallen due by this date. Default: today.",
+            show_default=False,
         ),
     ] = None,
     config: ConfigOption = None,
@@ -213,8 +226,11 @@ def bill(
 
 @client_app.command("create")
 def create_client(
-    name: str,
-    scope: Annotated[list[str], typer.Option("--scope", help="payments:write or ops; may be repeated.")],
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    scope: Annotated[
+        list[str],
+        typer.Option("--scope", metavar="|".join(CLIENT_SCOPES), help="What it may do. May be repeated."),
+    ],
     config: ConfigOption = None,
 ) -> None:
     """Make a client and print {client_id, client_secret, scopes}. The secret is shown this once."""
@@ -255,7 +271,9 @@ def verify(config: ConfigOption = None) -> None:
 
 
 @app.command()
-def backup(path: Path, config: ConfigOption = None) -> None:
+def backup(
+    path: Annotated[Path, typer.Argument(metavar="PATH", readable=False)], config: ConfigOption = None
+) -> None:
     """Copy the database into the new folder PATH, consistent, also while it is served."""
     command(settings(config), "backup", {"path": str(path.absolute())}, "backing up")
     typer.echo(f"backed up to {path}", err=True)
@@ -278,3 +296,37 @@ def check_config(config: ConfigOption = None) -> None:
     for name in ignored_variables(os.environ):
         typer.echo(f"ledgerd: {name} names no key and is ignored", err=True)
     typer.echo("the configuration is right", err=True)
+
+
+@app.command()
+def completion(shell: Annotated[str, typer.Argument(metavar="|".join(SHELLS))]) -> None:
+    """Print a script that completes ledgerd's commands and options.
+
+    In ~/.bashrc: eval "$(ledgerd completion bash)". For zsh write it to a file _ledgerd in a folder of
+    $fpath, for fish to ~/.config/fish/completions/ledgerd.fish.
+    """
+    if shell not in SHELLS:
+        raise fail(f"{shell}: no such shell; write one of {', '.join(SHELLS)}")
+    typer.echo(SHELLS[shell](tree(typer.main.get_command(app))), nl=False)
+
+
+def tree(command: Any) -> Command:
+    """Return a command of typer's, and all below it, as `completion` takes it."""
+    options = [
+        Option(name, summary(param.help), "" if param.is_flag else param.metavar)
+        for param in command.params
+        if param.param_type_name == "option"
+        for name in param.opts
+    ]
+    return Command(
+        command.name,
+        summary(command.help),
+        (*options, Option("--help", "Show what it does and takes")),
+        next((param.metavar for param in command.params if param.param_type_name == "argument"), ""),
+        tuple(map(tree, getattr(command, "commands", {}).values())),
+    )
+
+
+def summary(text: str) -> str:
+    """Return the first sentence of a help, without its full stop."""
+    return re.split(r"[.;:](?:\s|$)", " ".join(text.split()), maxsplit=1)[0]

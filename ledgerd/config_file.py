@@ -122,6 +122,11 @@ def _explain(message: str, raw: dict[str, Any], path: Path | None, overridden: s
     unknown = _UNKNOWN_FIELD.match(problem)
     if unknown is not None:
         name = unknown["name"]
+        if not section and not isinstance(raw[name], dict):
+            homes = [f"[{section}]" for section, key in KEYS if key == name] or ["[server]"]
+            return (
+                f"{file}{_plain(name)}: is in no section; write it below the line of its section, {homes[0]}"
+            )
         if not section:
             return f"{file}[{_plain(name)}]: no such section{_nearest(name, SECTIONS)}; correct or remove it"
         near = _nearest(name, [key for known, key in KEYS if known == section])

@@ -25,7 +25,7 @@ from ledgerd.http.clients import Refusal
 from ledgerd.http.keyring import rotate_keyring
 from ledgerd.http.operations import run_shown
 from ledgerd.scheduler.importer import ImportFailed
-from ledgerd.storage.files import is_owned
+from ledgerd.storage.files import check_there, is_owned
 from ledgerd.storage.keyfiles import KeyFileError
 from ledgerd.storage.ports import StoreError
 
@@ -72,8 +72,10 @@ async def bill(service: Service, args: dict[str, Any], progress: Progress) -> An
 
 async def import_transactions(service: Service, args: dict[str, Any], progress: Progress) -> Any:
     """Import a CSV of bank history: {path} -> what it did."""
+    path = Path(args["path"])
+    check_seen(path, args)
     try:
-        return msgspec.to_builtins(await service.import_transactions(Path(args["path"]), progress))
+        return msgspec.to_builtins(await service.import_transactions(path, progress))
     except ImportFailed as error:
         raise CommandFailed(str(error)) from None
 
@@ -88,11 +90,28 @@ async def rotate_keys(service: Service, _args: dict[str, Any], _progress: Progre
 
 async def backup(service: Service, args: dict[str, Any], _progress: Progress) -> Any:
     """Copy the database into a new folder: {path} -> {}."""
+    check_seen(Path(args["path"]), args)
     try:
         await service.store.backup(args["path"])
     except (OSError, RuntimeError) as error:
         raise CommandFailed(f"{args['path']}: {error}") from None
     return {}
+
+
+def folder_seen(path: Path) -> list[int] | None:
+    """Return what tells the folder of a path from every other, or None when it can't be seen."""
+    try:
+        status = path.parent.stat()
+    except OSError:
+        return None
+    return [status.st_dev, status.st_ino]
+
+
+def check_seen(path: Path, args: dict[str, Any]) -> None:
+    """Refuse a path that is another one for whoever asked: a unit of systemd may have a /tmp of its own."""
+    seen = args.get("folder_seen")
+    if seen is not None and seen != folder_seen(path):
+        raise CommandFailed(f"{path.parent}: is another folder for the service: choose one that both can see")
 
 
 COMMANDS: dict[str, Command] = {
@@ -181,34 +200,38 @@ async def run_command(config: Config, name: str, args: dict[str, Any], progress:
 
     Raises CommandFailed, StoreError or KeyFileError.
     """
+    path, lock = config.storage.socket_path, config.storage.lock_path
+    if path is None or lock is None:
+        raise CommandFailed("a database in memory ends with its service: name a file in [storage] url")
     try:
+        if "path" in args:
+            args = {**args, "folder_seen": folder_seen(Path(args["path"]))}
         encoded = msgspec.json.encode(args)
     except UnicodeEncodeError:
         raise CommandFailed("what the command was given is not UTF-8: write it so") from None
-    path, lock = config.storage.socket_path, config.storage.lock_path
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + OWNER_PATIENCE_S
     while True:
-        if path is not None and path.exists():
+        if path.exists():
             try:
                 return await _call(path, name, encoded, progress)
             except ConnectionRefusedError:
                 pass  # left behind by a service that was killed
-        overdue = lock is None or loop.time() > deadline_s
-        if lock is not None and is_owned(lock) and not overdue:
+        overdue = loop.time() > deadline_s
+        if is_owned(lock) and not overdue:
             await asyncio.sleep(OWNER_LOOK_S)  # its owner has just started, or is about to end
             continue
         try:
             return await _run_here(config, name, args, progress)
         except StoreError:
-            if lock is None or overdue or not is_owned(lock):
+            if overdue or not is_owned(lock):
                 raise  # else a service came first meanwhile
 
 
 async def _run_here(config: Config, name: str, args: dict[str, Any], progress: Progress) -> Any:
-    tables = config.storage.tables_path
-    if name in NEED_A_DATABASE and tables is not None and not tables.exists():
-        raise CommandFailed(f"{tables}: there is no database here; `ledgerd serve` makes one")
+    storage = config.storage
+    if name in NEED_A_DATABASE and storage.tables_path is not None and storage.journal_path is not None:
+        check_there(storage.tables_path, storage.journal_path)
     service = await open_service(config, background=False)
     try:
         answer = await _run(COMMANDS[name], service, args, progress)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import sys
 import time
@@ -26,6 +27,9 @@ _MASK: Final = "XXXX XXXX XXXX"
 _ID_OR_AADHAAR: Final = re.compile(
     r"\b[0-9a-f]{16}(?:[0-9a-f]{16})?\b|([2-9]\d{3}[\s._-]{0,3}\d{4}[\s._-]{0,3}\d{4})"
 )
+
+Format = Literal["auto", "json", "pretty"]
+_asked: Final = ["auto", "info"]
 
 log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger("ledgerd")
 
@@ -107,13 +111,13 @@ class AccessLog:
             self._stream.write("\n".join([*lines, ""]))
 
 
-def configure_logging(
-    format: Literal["auto", "json", "pretty"], level: str, stream: TextIO | None = None
-) -> AccessLog:
+def configure_logging(format: Format, level: str, stream: TextIO | None = None) -> AccessLog:
     """Send `log`, and what libraries log, to `stream` (stderr); "auto" is pretty on a terminal, else JSON.
 
-    Returns the access log in the same shape; it is silent when `level` is above info.
+    Returns the access log in the same shape; it is silent when `level` is above info. Colors are for
+    terminals that have them, unless NO_COLOR is set.
     """
+    _asked[:] = [format, level]
     out = sys.stderr if stream is None else stream
     pretty = format == "pretty" or (format == "auto" and out.isatty())
     least = logging.getLevelNamesMapping()[level.upper()]
@@ -123,7 +127,7 @@ def configure_logging(
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         mask_aadhaar,
-        structlog.dev.ConsoleRenderer(colors=out.isatty()) if pretty else _JsonRenderer(),
+        structlog.dev.ConsoleRenderer(colors=_takes_colors(out)) if pretty else _JsonRenderer(),
     ]
     structlog.configure(
         processors=processors,
@@ -132,6 +136,15 @@ def configure_logging(
     )
     logging.basicConfig(level=max(least, logging.WARNING), handlers=[_Forward()], force=True)
     return AccessLog(out if least <= logging.INFO else None, pretty=pretty)
+
+
+def logging_arguments() -> list[str]:
+    """Return what configure_logging was called with, for a process of ours that writes to the same stderr."""
+    return list(_asked)
+
+
+def _takes_colors(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def mask_aadhaar(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

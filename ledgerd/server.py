@@ -9,7 +9,6 @@ import math
 import resource
 import signal
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 
 from ledgerd.app import Service, open_service
@@ -17,6 +16,7 @@ from ledgerd.config import Config, Server, shown
 from ledgerd.control import control_socket
 from ledgerd.http.edge import EdgeLimits
 from ledgerd.http.listener import Listener
+from ledgerd.notify import Notifier
 from ledgerd.observe import AccessLog, log
 
 FILES_BESIDES = 100  # the database, sockets to other processes, the log
@@ -52,7 +52,7 @@ def connections_within(files_max: float, connections: int) -> int:
     if files_max <= FILES_BESIDES:
         raise CannotListen(
             f"the system lets this process have {files_max} files open, of which it needs {FILES_BESIDES}"
-            " beside its connections: raise its limit (ulimit -Hn)"
+            " beside its connections: raise its limit (ulimit -Hn, or LimitNOFILE of its unit)"
         )
     return int(min(connections, files_max - FILES_BESIDES))
 
@@ -74,18 +74,24 @@ def listener_of(service: Service, connections: int) -> Listener:
     )
 
 
-async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int], None] | None = None) -> int:
+async def serve(config: Config, access: AccessLog, notifier: Notifier) -> int:
     """Serve until SIGTERM or SIGINT, then drain; return the exit code: 0, or 1 when the store broke under it.
 
-    `on_ready` is called with the host and port once requests are taken. Raises StoreError, KeyFileError or
+    `notifier` hears when requests are taken, and when no longer. Raises StoreError, KeyFileError or
     CannotListen.
     """
+    with notifier.watched():
+        return await _serve(config, access, notifier)
+
+
+async def _serve(config: Config, access: AccessLog, notifier: Notifier) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     files_max = raise_file_limit()
     connections = connections_within(files_max, config.server.connections)
+    notifier.tell("STATUS=opening the database")
     service = await open_service(config)
     calm_collector()
     try:
@@ -105,14 +111,14 @@ async def serve(config: Config, access: AccessLog, on_ready: Callable[[str, int]
                     connections=connections,
                 )
             log.info("ready", host=server.host, port=port)
-            if on_ready is not None:
-                on_ready(server.host, port)
+            notifier.tell("READY=1", f"STATUS=serving on {server.host}, port {port}")
             stopping = loop.create_task(stop.wait())
             broken = loop.create_task(service.broken.wait())
             await asyncio.wait([stopping, broken], return_when=asyncio.FIRST_COMPLETED)
             for task in (stopping, broken):
                 task.cancel()
             log.info("stopping")
+            notifier.tell("STOPPING=1", "STATUS=answering what is queued")
             service.services.drain()
             await listener.stop_accepting()
             with suppress(TimeoutError):

@@ -28,6 +28,7 @@ import structlog
 from ledgerd.cli import app
 from ledgerd.config import Config
 from ledgerd.config_file import load_config
+from ledgerd.storage.process import CALL_FAILED, STOPS
 
 GUARD_S = 60  # only ever runs out when a test fails
 
@@ -247,6 +248,17 @@ class Service:
                     self.port = json.loads(line)["port"]
                     self._ready.set()
         self._ready.set()
+
+
+def complaints(log: Sequence[str]) -> list[str]:
+    """What a service said besides its log, and of its log what says that the store failed, and how."""
+    said = []
+    for line in log:
+        if not line.startswith("{"):
+            said.append(line)
+        elif (event := json.loads(line))["event"] in {CALL_FAILED, STOPS}:
+            said.append(f"{event['event']}: {event.get('error') or event['exception']}")
+    return said
 
 
 @contextmanager

@@ -12,8 +12,11 @@ from typing import Any
 
 import jwt
 import pytest
+import typer
 
 import ledgerd as package
+from ledgerd.cli import app, tree
+from ledgerd.completion import SHELLS
 from ledgerd.sample import write_sample
 from tests.crash.load import Payment, api, client_token, new_client, new_loans
 from tests.process import Finished, Service, ledgerd, ledgerd_here, serving, write_config
@@ -29,6 +32,7 @@ COMMANDS = {
     "backup": "Copy the database",
     "migrate": "Bring a database up to this version",
     "check-config": "Read the configuration and say",
+    "completion": "Print a script that completes",
 }
 
 
@@ -94,12 +98,22 @@ def test_help_says_what_a_command_does(command: str):
     finished = ledgerd_here(*command.split(), "--help", COLUMNS="100", NO_COLOR="1", TERM="dumb")
     assert finished.code == 0
     assert COMMANDS[command] in finished.stdout
-    assert "--config" in finished.stdout
+    assert ("--config" in finished.stdout) == (command != "completion")
 
 
 def test_help_names_every_command():
     shown = ledgerd_here("--help", COLUMNS="100", NO_COLOR="1", TERM="dumb").stdout
     assert [name for name in COMMANDS if name.split()[0] not in shown] == []
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_prints_a_script(shell: str):
+    script = SHELLS[shell](tree(typer.main.get_command(app)))
+    assert ledgerd_here("completion", shell) == Finished(0, script, "")
+
+
+def test_completion_knows_three_shells():
+    assert ledgerd_here("completion", "tcsh").complaint == "tcsh: no such shell; write one of bash, zsh, fish"
 
 
 def test_an_unknown_command_is_refused():

@@ -209,7 +209,16 @@ def _names_of_tests(path: Path) -> set[str]:
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text("utf-8")):
         if not target.startswith("https://"):
-            assert (path.parent / target).exists(), target
+            file, _, anchor = target.partition("#")
+            there = path.parent / file if file else path
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there), target
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link may name behind its #: the headings of a document, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -217,6 +226,19 @@ def test_files_that_are_named_exist(path):
     named = re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.(?:py|toml|md))[`:]", path.read_text("utf-8"))
     for name in named:
         assert (ROOT / name).exists() or (ROOT / "ledgerd" / name).exists(), name
+
+
+def test_the_runbook_keeps_the_names_that_alerts_lead_to():
+    kept = "install upgrade back-up restore lost-disk rotate-keys stuck-night full-disk slow-disk overload"
+    also = "verify-found-a-difference clock restarted does-not-start"
+    assert anchors(ROOT / "docs" / "runbook.md") == {"runbook", *kept.split(), *also.split()}
+
+
+def test_the_runbook_looks_at_metrics_that_exist():
+    named = set(re.findall(r"\bledgerd_[a-z_]+[a-z]\b", (ROOT / "docs" / "runbook.md").read_text("utf-8")))
+    listed = (ROOT / "docs" / "metrics.md").read_text("utf-8")
+    assert len(named) >= 8
+    assert [name for name in sorted(named) if f"`{name}" not in listed] == []
 
 
 def test_decisions_are_numbered_and_complete():

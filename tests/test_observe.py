@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import pty
 
 import msgspec
 import pytest
 import structlog
 
-from ledgerd.observe import AccessLog, configure_logging, log, mask_aadhaar
+from ledgerd.observe import AccessLog, configure_logging, log, logging_arguments, mask_aadhaar
 
 NUMBER = "234123412346"
 
@@ -68,6 +70,31 @@ def test_auto_is_json_away_from_a_terminal_and_pretty_on_one(stream):
     assert "hello" in terminal.getvalue()
     with pytest.raises(msgspec.DecodeError):
         lines(terminal)
+
+
+@pytest.mark.parametrize(
+    ("variables", "colors"),
+    [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+)
+def test_colors_are_for_a_terminal_that_has_them(variables, colors, monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as terminal:
+        configure_logging("auto", "info", terminal)
+        log.info("hello")
+        shown = os.read(ours, 1000)
+    os.close(ours)
+    assert b"hello" in shown
+    assert (b"\x1b[" in shown) == colors
+
+
+def test_a_process_that_is_started_is_told_how_to_log(stream):
+    configure_logging("pretty", "error", stream)
+    assert logging_arguments() == ["pretty", "error"]
+    configure_logging("auto", "info", stream)
+    assert logging_arguments() == ["auto", "info"]
 
 
 def test_less_than_the_level_is_left_out(stream):

@@ -22,6 +22,7 @@ from bench.scenarios.sides import notes_of_refusals
 from bench.service import NotAResult, Service
 from bench.stage import Stage, Subject
 from bench.traffic import Gets
+from ledgerd.notify import Notifier
 from ledgerd.observe import AccessLog
 from ledgerd.server import serve
 from ledgerd.storage import files
@@ -156,12 +157,24 @@ async def count_queries(service: Service, pages: dict[str, list[str]]) -> dict[s
     return counts
 
 
+class Manager(Notifier):
+    """Hears in this process what systemd would be told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ready = asyncio.Event()
+
+    def tell(self, *lines: str) -> None:
+        if "READY=1" in lines:
+            self.ready.set()
+
+
 @asynccontextmanager
 async def serving_here(service: Service) -> AsyncIterator[None]:
     """Serve in this process while the block runs; stopped as by an operator."""
-    ready = asyncio.Event()
-    serving = asyncio.ensure_future(serve(service.config, AccessLog(None), lambda *_: ready.set()))
-    waiting = asyncio.ensure_future(ready.wait())
+    manager = Manager()
+    serving = asyncio.ensure_future(serve(service.config, AccessLog(None), manager))
+    waiting = asyncio.ensure_future(manager.ready.wait())
     await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     try:

@@ -245,7 +245,9 @@ class _Run:
         try:
             return await asyncio.to_thread(work)
         except OSError as error:
-            raise ImportFailed(f"{self._rejects.path}: {error.strerror}") from None
+            raise ImportFailed(
+                f"{self._rejects.path}: {error.strerror}: let the service write beside the CSV"
+            ) from None
 
     def _advance(self, reply: dict[str, Any], message: Batch | Finished) -> None:
         self._check(reply)

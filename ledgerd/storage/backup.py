@@ -25,6 +25,15 @@ _LEFT = {f"{name}{end}" for name in (TABLES_NAME, JOURNAL_NAME) for end in ("", 
 _one_at_a_time = threading.Lock()
 
 
+def advice(error: OSError) -> str:
+    """Return what can be done about a backup's folder, with a colon before it; "" when the error says it."""
+    if error.errno in {errno.EEXIST, errno.ENOTDIR} and "move it away" not in str(error):
+        return ": name a new folder"
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT}:
+        return ": choose a folder that the service can write to"
+    return ": make room on its disk" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+
+
 def back_up(journal_db: Database, tables: Path, journal: Path, folder: Path) -> None:
     """Copy both files into a new folder, durably; for a thread of its own. `journal_db` is the connection
     that appends: it is held up for a moment, and payments go on while the files are copied.

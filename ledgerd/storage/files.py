@@ -30,6 +30,7 @@ from ledgerd.storage.sqlite import (
 
 LOCK_PATIENCE_S = 5.0  # how long a new owner waits for one that is just leaving
 READERS = 2
+LET_WRITE = "let this user write to it and to its folder, or name another in [storage] url"
 
 
 async def open_engine(
@@ -46,7 +47,11 @@ async def open_engine(
     another version's.
     """
     for path in (tables, journal):
-        if await asyncio.to_thread(path.is_dir):
+        try:
+            is_folder = await asyncio.to_thread(path.is_dir)
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}: {LET_WRITE}") from error
+        if is_folder:
             raise StoreError(f"{path}: is a folder: name another file in [storage] url")
     release = await take_lock(lock, service_pid)
     try:
@@ -110,9 +115,12 @@ async def take_lock(path: Path, service_pid: int | None = None) -> Callable[[], 
     """
     try:
         make_folder(path.parent)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}: choose a writable folder in [storage] url") from error
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}: {LET_WRITE}") from error
     deadline = asyncio.get_running_loop().time() + LOCK_PATIENCE_S
     while True:
         try:
@@ -156,16 +164,26 @@ def _prepare(tables: Path, journal: Path) -> None:
     """Make both files when neither is there, check both otherwise."""
     if tables.exists() != journal.exists():
         _finish_making(tables, journal)
-    if tables.exists() != journal.exists():
-        missing = journal if tables.exists() else tables
-        if tables.exists() and not _is_sqlite(tables):
-            raise StoreError(f"{tables}: is no database of ledgerd: name another file in [storage] url")
-        raise StoreError(f"{missing} is missing beside its other half: restore it from a backup")
-    if not tables.exists():
+    if not tables.exists() and not journal.exists():
         make_files(tables, journal)
         return
+    check_there(tables, journal)
     if _check(tables, "tables") != _check(journal, "journal"):
         raise StoreError(f"{journal} is not the journal of {tables}: restore both from one backup")
+
+
+def check_there(tables: Path, journal: Path) -> None:
+    """Refuse where there is no database, or half of one; raises StoreError."""
+    if tables.exists() and journal.exists():
+        return
+    if not tables.exists() and not journal.exists():
+        raise StoreError(
+            f"{tables}: there is no database here: name its file in [storage] url; `ledgerd serve` makes one"
+        )
+    if tables.exists() and not _is_sqlite(tables):
+        raise StoreError(f"{tables}: is no database of ledgerd: name another file in [storage] url")
+    missing = journal if tables.exists() else tables
+    raise StoreError(f"{missing} is missing beside its other half: restore it from a backup")
 
 
 def _is_sqlite(path: Path) -> bool:
@@ -192,7 +210,7 @@ def unusable(path: Path, error: sqlite3.Error) -> StoreError:
     """Return SQLite's complaint about a file, with what to do about it."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what SQLite adds above it
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
-        advice = "let this user write to it and to its folder, or name another in [storage] url"
+        advice = LET_WRITE
     elif is_disk_full(error) or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
         advice = "make room on its disk, or in this user's quota; where there is room, the disk fails"
     elif code == sqlite3.SQLITE_IOERR:
@@ -273,8 +291,7 @@ async def migrate_files(tables: Path, journal: Path, lock: Path) -> int:
 
 
 def _migrate(tables: Path, journal: Path) -> int:
-    if not tables.exists() or not journal.exists():
-        raise StoreError(f"{tables}: there is no database here; `ledgerd serve` makes one")
+    check_there(tables, journal)
     ran = 0
     files: list[tuple[Path, FileKind]] = [(journal, "journal"), (tables, "tables")]
     for path, kind in files:
@@ -282,6 +299,8 @@ def _migrate(tables: Path, journal: Path) -> int:
             with closing(connect_writer(file_uri(path))) as connection:
                 check_made(connection, kind)
                 ran += migrate(connection, kind)
+        except StoreError as error:
+            raise StoreError(f"{path}: {error}") from error
         except sqlite3.Error as error:
             raise StoreError(f"{path}: {error}: nothing of this migration was kept") from error
     return ran

@@ -42,7 +42,9 @@ def read_key_file(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise KeyFileError(f"cannot read the key file {path}: {error.strerror}") from error
+        raise KeyFileError(
+            f"cannot read the key file {path}: {error.strerror}: let it and its folder belong to this user"
+        ) from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)

@@ -1,5 +1,5 @@
-"""The store process: the engine behind two Unix sockets. `python -m ledgerd.storage.process FD FD` is started
-by the service.
+"""The store process: the engine behind two Unix sockets. The service starts it as
+`python -m ledgerd.storage.process FD FD FORMAT LEVEL`, and it logs to the same stream in the same shape.
 
 An event loop serves the first socket, which takes every call but `append`. The second takes the appends: a
 thread that does nothing else reads, commits and answers, so that a batch changes hands as seldom as it can.
@@ -12,21 +12,23 @@ fails in any transaction, it ends at once, without an answer.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import signal
 import socket
 import sqlite3
 import sys
 import threading
-import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import msgspec
 import uvloop
 
+from ledgerd.observe import Format, configure_logging, log
+from ledgerd.storage.backup import advice
 from ledgerd.storage.engine import Engine
 from ledgerd.storage.files import open_engine
 from ledgerd.storage.ports import BatchLost, Entry, StorageFull, StoreError
@@ -38,6 +40,8 @@ _load_args = msgspec.msgpack.Decoder(tuple[list[int]])
 _request = msgspec.msgpack.Decoder(Request)
 
 EXIT_BROKEN = 70
+CALL_FAILED = "a call of the store failed"
+STOPS = "the store stops: what it had not acknowledged is unknown"
 # How long a thread may keep the interpreter's lock when another wants it. The projector computes for
 # milliseconds; a batch that waits for it holds up dozens of callers.
 SWITCH_INTERVAL_S = 0.0005
@@ -102,13 +106,13 @@ class Server:
             failed, result = "refused", str(error)
         except OSError as error:  # a backup's folder
             where = f"{error.filename}: " if error.filename else ""
-            failed, result = "refused", f"{where}{error.strerror}"
+            failed, result = "refused", f"{where}{error.strerror}{advice(error)}"
         except sqlite3.Error as error:
             if request.method == "write" and is_disk_failure(error):
                 fail_stop(error)
             failed, result = "broken", f"{type(error).__name__}: {error}"
         except Exception as error:  # noqa: BLE001 - a bug in a named read or write is its caller's to hear of
-            traceback.print_exc()
+            log.exception(CALL_FAILED, method=request.method)
             failed, result = "broken", f"{type(error).__name__}: {error}"
         self._frames.send(encoder.encode(Reply(request.id, failed, msgspec.Raw(encoder.encode(result)))))
 
@@ -138,20 +142,19 @@ class Server:
 
 def fail_stop(error: BaseException) -> NoReturn:
     """End at once: what is on disk is the only truth, and callers retry by transaction_id."""
-    why = ""
     try:
         if isinstance(error, sqlite3.Error) and is_disk_failure(error):
-            why = f"{error} ({error.sqlite_errorname}): "
+            log.error(STOPS, error=f"{error} ({error.sqlite_errorname})")
         else:
-            traceback.print_exception(error)
-        sys.stderr.write(f"ledgerd: the store stops: {why}what it had not acknowledged is unknown\n")
-        sys.stderr.flush()
+            log.error(STOPS, exc_info=error)
     finally:  # also when the log can't be written
         os._exit(EXIT_BROKEN)
 
 
 def main() -> None:
-    """Serve the sockets that were inherited as file descriptors."""
+    """Serve the sockets that were inherited as file descriptors, and log as the service does."""
+    faulthandler.enable()
+    configure_logging(cast("Format", sys.argv[3]), sys.argv[4])
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -20,7 +20,7 @@ import msgspec
 
 from ledgerd.domain.book import Book, Collected
 from ledgerd.domain.events import BillIssued
-from ledgerd.observe import log
+from ledgerd.observe import log, logging_arguments
 from ledgerd.storage.ports import (
     AppendReply,
     BatchLost,
@@ -84,7 +84,7 @@ class RemoteStore:
         with their_calls, their_appends:
             theirs = [their_calls.fileno(), their_appends.fileno()]
             process = subprocess.Popen(  # noqa: ASYNC220, S603 - our own module; a fork takes no time
-                [sys.executable, "-m", "ledgerd.storage.process", *map(str, theirs)],
+                [sys.executable, "-m", "ledgerd.storage.process", *map(str, theirs), *logging_arguments()],
                 pass_fds=theirs,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C is for the service, which drains first

@@ -25,7 +25,7 @@ from ledgerd.domain.scoring import ScoreRules
 from ledgerd.ids import format_id
 from ledgerd.storage.balances import differing_balances
 from ledgerd.storage.chain import GENESIS, batch_digest, event_hash
-from ledgerd.storage.files import database_id
+from ledgerd.storage.files import check_there, database_id
 from ledgerd.storage.journal import events_after, head_seq, keys_after
 from ledgerd.storage.migrate import FileKind, check_schema, schema_version
 from ledgerd.storage.once import indexed_seq, key_hash
@@ -64,8 +64,7 @@ def verify_files(
     """Verify the database at these paths. Raises StoreError when there is none of this version, or when it
     belongs to the other clock than `sandbox` says.
     """
-    if not tables.exists() or not journal.exists():
-        raise StoreError(f"{tables}: there is no database here")
+    check_there(tables, journal)
     report = Report()
     try:
         # The tables' snapshot first: the journal may then only be ahead of it.
@@ -80,6 +79,8 @@ def verify_files(
                 with_journal.close()
         finally:
             with_tables.close()
+    except StoreError as error:
+        raise StoreError(f"{tables}: {error}") from error
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # also a message that quotes garbled bytes
         report.differ(f"the database is damaged: {error}")
     return report

@@ -19,10 +19,11 @@ from itertools import product, zip_longest
 from pathlib import Path
 from random import Random
 
+from ledgerd.storage.process import STOPS
 from tests.crash.load import Load
 from tests.crash.power import build
 from tests.crash.rounds import CLIENTS, LIFE_S, Crashes, planted
-from tests.process import NotReady, Service, write_config
+from tests.process import NotReady, Service, complaints, write_config
 
 SOURCE = Path(__file__).with_name("diskfault.c")
 ANSWERS = 60  # of a life; then it is stopped
@@ -71,8 +72,8 @@ class Life:
 
     def check(self) -> None:
         """However it ended, it says so on a line, or on two when the store was the first to; no traceback."""
-        said = [line for line in self.log if not line.startswith("{")]
-        assert all(line.startswith("ledgerd: ") for line in said), said
+        said = complaints(self.log)
+        assert all(line.startswith(("ledgerd: ", STOPS)) and "Traceback" not in line for line in said), said
         if self.code == 0:
             assert not said
         else:

@@ -18,21 +18,21 @@ from random import Random
 import pytest
 
 from ledgerd.server import FILES_BESIDES
+from ledgerd.storage.process import STOPS
 from tests.crash.load import Load, Payment, api, check, open_books
 from tests.crash.rounds import planted
 from tests.crash.test_full_disk import limit_files
-from tests.process import GUARD_S, NotReady, Service, ledgerd, serving, write_config
+from tests.process import GUARD_S, NotReady, Service, complaints, ledgerd, serving, write_config
 
 STOPPED = [
-    "ledgerd: the store stops: disk I/O error (SQLITE_IOERR_FSYNC): what it had not acknowledged is unknown",
+    f"{STOPS}: disk I/O error (SQLITE_IOERR_FSYNC)",
     "ledgerd: the store ended: see the log above; start again, callers retry by transaction_id",
 ]
 KILLED = "the store did not close in time: killed"
 
 
 def said(service: Service) -> list[str]:
-    """What it said besides its log."""
-    return [line for line in service.log if not line.startswith("{")]
+    return complaints(service.log)
 
 
 # A sync that fails -------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ async def test_a_sync_of_the_tables_that_fails_ends_the_service(tmp_path: Path):
     with pytest.raises(NotReady) as ended:
         Service(config_path, **fails)
     assert ended.value.code == 1
-    stopped, why = [line for line in ended.value.log if not line.startswith("{")]
+    stopped, why = complaints(ended.value.log)
     assert stopped == STOPPED[0]
     assert why == "ledgerd: the store has ended: what it had not acknowledged is unknown"
     broken.unlink()

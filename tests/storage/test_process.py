@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import resource
 import signal
@@ -17,7 +18,7 @@ import pytest
 
 from ledgerd.storage import engine as engine_module
 from ledgerd.storage.ports import StoreError
-from ledgerd.storage.process import EXIT_BROKEN, Server
+from ledgerd.storage.process import EXIT_BROKEN, STOPS, Server
 from ledgerd.storage.remote import RemoteStore
 from ledgerd.storage.wire import Frames, Reply, Request, encoder
 from tests.storage.books import BORROWER, START, Place, Writer, add_borrower
@@ -196,9 +197,10 @@ async def test_it_stops_at_once_when_the_journal_can_not_go_on(
             await store.append(1, [writer.pay("t")])
         assert lost.events
         assert await exit_code(store) == EXIT_BROKEN
-    errors = capfd.readouterr().err
-    assert "VersionGap" in errors
-    assert errors.endswith("ledgerd: the store stops: what it had not acknowledged is unknown\n")
+    [line] = capfd.readouterr().err.splitlines()
+    said = json.loads(line)  # like the service's own lines
+    assert (said["event"], said["level"]) == (STOPS, "error")
+    assert "VersionGap" in said["exception"]
 
 
 async def test_it_stops_when_it_can_not_project(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
@@ -239,7 +241,7 @@ def full_stderr() -> Iterator[None]:
 
 def test_without_a_socket_it_does_not_start() -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "ledgerd.storage.process", "98", "99"],
+        [sys.executable, "-m", "ledgerd.storage.process", "98", "99", "json", "info"],
         capture_output=True,
         text=True,
         check=False,

@@ -476,6 +476,9 @@ def test_what_is_no_database_is_refused(book: Place, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="newer"):
         checked(place)
     place.journal.unlink()
+    with pytest.raises(StoreError, match=r"journal\.db is missing beside its other half"):
+        checked(place)
+    place.tables.unlink()
     with pytest.raises(StoreError, match="no database here"):
         checked(place)
 
