@@ -16,6 +16,7 @@ import msgspec
 from ledgerd.config import KEYS, SECTIONS, SQLITE_URL, Config, shown
 
 PREFIX = "LEDGERD_"
+_SWITCH = {"true": True, "false": False}
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _AT_PATH = re.compile(
     r"(?P<problem>.*) - at `\$\.(?P<section>\w+)(?:\.(?P<key>\w+))?(?:\[[.\d]+\])?`", re.DOTALL
@@ -102,7 +103,11 @@ def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> set[tuple[str,
     return overridden
 
 
-def _parsed(name: str, text: str, annotation: Any) -> str | int | list[str]:
+def _parsed(name: str, text: str, annotation: Any) -> str | bool | int | list[str]:
+    if annotation is bool:
+        if text.lower() not in _SWITCH:
+            raise ConfigError(f"{name}: write {_expected(annotation)}, not {shown(text)}")
+        return _SWITCH[text.lower()]
     kind = next(iter(get_args(annotation)), str)
     if get_origin(kind) is list:
         return [each.strip() for each in text.split(",")]
@@ -144,6 +149,8 @@ def _explain(message: str, raw: dict[str, Any], path: Path | None, overridden: s
 
 def _expected(annotation: Any) -> str:
     """Say in words what a key takes."""
+    if annotation is bool:
+        return "true or false"
     for meta in getattr(annotation, "__metadata__", ()):
         if meta.description is not None:
             return str(meta.description)

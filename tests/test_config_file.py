@@ -184,6 +184,7 @@ FILE_MISTAKES = [
     ('[scoring]\nstep_balance = "0"', '[scoring] step_balance: write at least "0.01"'),
     ("[scoring]\nmin_score = 901", "[scoring] min_score: must not be above max_score"),
     ('[log]\nlevel = "loud"', '[log] level: write one of "debug", "info", "warning", "error", not \'loud\''),
+    ("[console]\nenabled = 1", "[console] enabled: write true or false, not 1"),
     ('[identity]\nkind = "x"', '[identity] kind: write one of "aadhaar", "opaque", not \'x\''),
     ('[clock]\ntimezone = "Asia"', "[clock] timezone: 'Asia' is not known; write an IANA name"),
     ('[clock]\ntimezone = "../x"', "[clock] timezone: '../x' is not known; write an IANA name"),
@@ -205,6 +206,7 @@ def test_a_mistake_in_the_file_is_named(written, text, expected):
 
 
 ENVIRONMENT_MISTAKES = [
+    ("LEDGERD_CONSOLE_ENABLED", "yes", "write true or false, not 'yes'"),
     ("LEDGERD_SERVER_PORT", "80x", "write a whole number from 0 to 65535, not '80x'"),
     ("LEDGERD_SERVER_PORT", "8_080", "write a whole number from 0 to 65535, not '8_080'"),
     ("LEDGERD_SERVER_PORT", "80.0", "write a whole number"),

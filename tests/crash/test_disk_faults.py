@@ -209,7 +209,7 @@ def test_it_needs_some_descriptors_of_its_own(tmp_path: Path):
     why = ledgerd("serve", "--config", write_config(tmp_path), limits={resource.RLIMIT_NOFILE: 64}).complaint
     assert why == (
         "the system lets this process have 64 files open, of which it needs 100 beside its connections:"
-        " raise its limit (ulimit -Hn)"
+        " raise its limit (ulimit -Hn, or LimitNOFILE of its unit)"
     )
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ledgerd.domain.events import BillIssued
+from ledgerd.storage import book, pages, people, projections, runs, transactions
 from ledgerd.storage import engine as engine_module
-from ledgerd.storage import pages, people, projections, runs, transactions
 from ledgerd.storage.engine import Engine, take_epoch
 from ledgerd.storage.files import open_engine
 from ledgerd.storage.journal import Journal
@@ -241,11 +241,12 @@ async def test_tables_ahead_of_their_journal_are_refused(place: Place) -> None:
 
 
 def test_no_name_hides_another() -> None:
-    modules: list[Any] = [runs, people, transactions, pages]
+    modules: list[Any] = [book, runs, people, transactions, pages]
     named = [name for module in modules for name in (*module.READS, *getattr(module, "WRITES", {}))]
-    named += [*pages.MERGED_READS, "owner_of"]
+    named += [*pages.MERGED_READS, "events_of", "owner_of"]
     assert len(named) == len(set(named))
-    assert set(named) == {*engine_module.READS, *engine_module.WRITES, *pages.MERGED_READS, "owner_of"}
+    known = {*engine_module.READS, *engine_module.WRITES, *pages.MERGED_READS, "events_of", "owner_of"}
+    assert set(named) == known
 
 
 @pytest.mark.usefixtures("unhurried")
