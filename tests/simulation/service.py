@@ -49,6 +49,7 @@ from tests.simulation.machine import Process
 ZONE = ZoneInfo("Asia/Kolkata")
 METRICS = Metrics()
 LINK_S = 0.002
+TICK_S = 1e-6
 Answer = tuple[int, dict[str, Any]]  # a status, and a receipt, a problem, a loan ..
 UNKNOWN: Answer = (500, {})
 BUSY: Answer = (503, {})
@@ -179,7 +180,8 @@ class Link:
 
     def _after_s(self, channel: str) -> float:
         machine = self._front.machine
-        self._arrives_s[channel] = max(self._arrives_s[channel], machine.now_s + machine.delay_s(LINK_S))
+        behind_s = self._arrives_s[channel] + TICK_S  # timers of one moment ring in any order
+        self._arrives_s[channel] = max(behind_s, machine.now_s + machine.delay_s(LINK_S))
         return self._arrives_s[channel] - machine.now_s
 
     def _call(self, method: str, args: Any, decoder: Any = None) -> asyncio.Future[Any]:
