@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.bench-installed
+BROWSER_STAMP := $(VENV)/.browser-installed
 WORKERS ?= 2
 # The first Python here that is new enough and can make a virtual environment with pip in it.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -13,7 +14,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-v
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test simulate canaries mutation torture fuzz openapi check format \
+.PHONY: help venv run demo test test-browser simulate canaries mutation torture fuzz openapi check format \
 	lock bench-packages bench bench-quick wheel clean
 
 help: ## Say what can be made
@@ -64,6 +65,11 @@ lock: $(STAMP) ## Pin requirements/*.in with hashes (UPGRADE=--upgrade for newer
 	$(COMPILE) requirements/dev.in --output-file requirements/dev.txt
 	$(COMPILE) requirements/build.in --output-file requirements/build.txt
 	$(COMPILE) requirements/bench.in --output-file requirements/bench.txt
+	$(COMPILE) requirements/browser.in --output-file requirements/browser.txt
+
+test-browser: $(BROWSER_STAMP) ## Use the console with a real Chromium, and keep pictures in build/screenshots
+	$(BIN)/python -m tests.browser.requisites
+	$(BIN)/pytest --override-ini addopts=-ra tests/browser $(ARGS)
 
 bench-packages: $(BENCH_STAMP) ## Install what the benchmarks need besides: Python's packages and Debian's
 	$(BIN)/python -m bench.requisites
@@ -94,6 +100,10 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@touch $@
 
 # For the benchmarks' peers and plots alone; constrained by dev.txt, so that both live in one environment.
+$(BROWSER_STAMP): requirements/browser.txt $(STAMP)
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/browser.txt
+	@touch $@
+
 $(BENCH_STAMP): requirements/bench.txt $(STAMP)
 	@echo "Installing what requirements/bench.txt names into $(VENV) (half a minute or so, once)"
 	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/bench.txt

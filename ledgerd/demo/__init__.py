@@ -93,6 +93,7 @@ async def _stay(stage: Stage, stopping: asyncio.Task[Any]) -> int:
     console.print(f"Asha ({EMAIL}, password {PASSWORD!r}) has a new loan, {values['LOAN']}.", soft_wrap=True)
     for name, made in stage.credentials.items():
         console.print(f"Client {name}: {made['client_id']} {made['client_secret']}", soft_wrap=True)
+    console.print(f"The console: {stage.sandbox.url}/console/, where Asha and the client ops log in.")
     console.print("Their tokens, good for a day, are in a file. In another terminal:\n")
     payment = """'{"loan_id": "'$LOAN'", "amount": "500", "transaction_id": "mine-1"}'"""
     for line in (

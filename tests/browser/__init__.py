@@ -1,0 +1,1 @@
+"""The console in a real Chromium, driven as people use it. Run by `make test-browser` alone."""
