@@ -23,7 +23,7 @@ from statistics import median
 
 from bench import openloop
 from bench.book import Group, write_book
-from bench.machine import rss_mb
+from bench.machine import memory_mb
 from bench.openloop import OpenLoopResult, Plan
 from bench.service import Service, keys_after, last_seq, payments_after, serving, write_config
 from bench.traffic import Payments
@@ -216,7 +216,9 @@ class Overload:
             thread.join()
 
     def _rss_mb(self) -> tuple[float, ...]:
-        return tuple(map(rss_mb, self.service.pids))
+        # Not the pages of the database that are read as memory: they grow with the file, and the system takes
+        # them back when it needs them.
+        return tuple(memory_mb(pid, "RssAnon") for pid in self.service.pids)
 
 
 def _again_after_s(after: OpenLoopResult, rate_per_s: float) -> float:
