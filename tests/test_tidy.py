@@ -47,6 +47,7 @@ EVERYWHERE = {"msgspec", "tzdata"}
 TESTS_OF_THE_WHOLE = {
     "storage/test_contract.py",
     "test_deploy.py",
+    "test_deploy_alerts.py",
     "test_docs.py",
     "test_life.py",
     "test_reference.py",
