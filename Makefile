@@ -14,7 +14,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-v
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test test-browser simulate canaries mutation torture fuzz openapi check format \
+.PHONY: help venv run demo test test-browser check-deploy simulate canaries mutation torture fuzz openapi check format \
 	lock bench-packages bench bench-quick wheel clean
 
 help: ## Say what can be made
@@ -70,6 +70,9 @@ lock: $(STAMP) ## Pin requirements/*.in with hashes (UPGRADE=--upgrade for newer
 test-browser: $(BROWSER_STAMP) ## Use the console with a real Chromium, and keep pictures in build/screenshots
 	$(BIN)/python -m tests.browser.requisites
 	$(BIN)/pytest --override-ini addopts=-ra tests/browser $(ARGS)
+
+check-deploy: $(STAMP) ## Ask a real Prometheus every query of the dashboard and the alerts
+	$(BIN)/python -m tests.deploy
 
 bench-packages: $(BENCH_STAMP) ## Install what the benchmarks need besides: Python's packages and Debian's
 	$(BIN)/python -m bench.requisites

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -21,6 +22,27 @@ def test_every_metric_of_an_alert_is_measured():
     for rule in RULES:
         for name in re.findall(r"\bledgerd_\w+", rule["expr"]):
             assert name in known, f"{rule['alert']}: {name}"
+
+
+def test_every_metric_of_the_dashboard_is_measured_and_no_panel_hides_another():
+    text = Metrics().render().decode()
+    known = set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))
+    known |= {f"{name}_{part}" for name in known for part in ("bucket", "sum", "count")}
+    panels = json.loads((ROOT / "deploy" / "grafana" / "ledgerd.json").read_text("utf-8"))["panels"]
+    places = set()
+    for panel in panels:
+        for target in panel.get("targets", ()):
+            for name in re.findall(r"\bledgerd_(?!store_)\w+", target["expr"]):
+                assert name in known, f"{panel['title']}: {name}"
+        place = panel["gridPos"]
+        squares = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not squares & places, panel["title"]
+        places |= squares
+    assert len({panel["id"] for panel in panels}) == len(panels)
 
 
 def test_every_alert_says_how_bad_it_is_and_what_to_do():

@@ -53,7 +53,17 @@ TESTS_OF_THE_WHOLE = {
     "test_reference.py",
     "test_tidy.py",
 }
-FOLDERS_OF_THE_WHOLE = {"browser", "canaries", "crash", "damage", "fuzz", "hostile", "overload", "simulation"}
+FOLDERS_OF_THE_WHOLE = {
+    "browser",
+    "canaries",
+    "crash",
+    "damage",
+    "deploy",
+    "fuzz",
+    "hostile",
+    "overload",
+    "simulation",
+}
 WITHOUT_OWN_TEST = {
     "actors/messages.py",
     "http/console/visit.py",

@@ -1,0 +1,1 @@
+"""deploy/ against the real Prometheus. Run by `make check-deploy` alone."""
