@@ -115,7 +115,6 @@ async def _values(visit: Visit) -> dict[str, Any]:
         values |= {
             "book": book,
             "as_of": format_day(keeper.today),
-            "through_seq": keeper.through_seq,
             "sums": {
                 "disbursed": rupees(book.disbursed_paise),
                 "principal": rupees(book.principal_paise),

@@ -52,12 +52,12 @@ class PageEndpoint:
             session_id = request.cookies.get(COOKIE, "")
             session = self._services.sessions.find(session_id)
             answer = await self._answer(request, session, session_id)
+            response = self._response(answer, session, request_id)
         except ClientGone:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
             problem = problem_of(error, self._route, request_id)
-            answer = problem_page(problem, request_id)
-        response = self._response(answer, session, request_id)
+            response = self._response(problem_page(problem, request_id), session, request_id)
         return self._desk.record(request, self._route.path, response, started_s, request_id)
 
     async def _answer(self, request: web.Request, session: Session | None, session_id: str) -> Answer:

@@ -91,7 +91,11 @@ async def _by_transaction_id(services: Services, text: str) -> tuple[list[Found]
     """
     store = services.store
     loan_ids: dict[int, int] = {}  # by the payment's event
-    for client_id in await store.read("client_ids", CLIENTS_MAX):
+    notes = []
+    client_ids = await store.read("client_ids", CLIENTS_MAX + 1)
+    if len(client_ids) > CLIENTS_MAX:
+        notes.append(f"Of clients, the newest {CLIENTS_MAX} were asked by key.")
+    for client_id in client_ids[:CLIENTS_MAX]:
         owner = await store.read("owner_of", payment_key(f"c:{format_id(client_id)}", text))
         if owner is not None:
             loan_ids[owner.seq] = owner.loan_id
@@ -103,11 +107,12 @@ async def _by_transaction_id(services: Services, text: str) -> tuple[list[Found]
         span = min(EVENTS_A_READ, before_seq - last_seq)
         rows, before_seq = await store.read("payments_named", text, before_seq, span)
         loan_ids.update(rows)
-    note = ""
-    if before_seq > 1:
-        note = f"Payments of borrowers were looked for among the newest {rows_max} events alone."
+    if len(loan_ids) > FOUND_MAX:
+        notes.append(f"There are more: these are the newest {FOUND_MAX}.")
+    elif before_seq > 1:
+        notes.append(f"Payments of borrowers were looked for among the newest {rows_max} events alone.")
     found = [_payment(text, seq, loan_id) for seq, loan_id in sorted(loan_ids.items(), reverse=True)]
-    return found[:FOUND_MAX], note
+    return found[:FOUND_MAX], " ".join(notes)
 
 
 def _loan(loan_id: int) -> Found:

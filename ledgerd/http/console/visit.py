@@ -61,7 +61,9 @@ class Inner(Call):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the console keeps beside the service: one for all visits."""
+    """What the console keeps beside the service: one for all visits. (Sessions are among the services: they
+    are made of chance, which comes in through the door.)
+    """
 
     live: Live
     bookkeeper: Bookkeeper

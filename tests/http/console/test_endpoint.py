@@ -4,7 +4,7 @@ import pytest
 
 from ledgerd.config import Console
 from tests.http.console.visitor import Visitor, borrower_visitor, ops_visitor
-from tests.http.outside import ALWAYS, NOW_S, PASSWORD
+from tests.http.outside import ALWAYS, PASSWORD
 
 FORM = {"who": "nobody@example.com", "secret": "wrong"}
 
@@ -56,6 +56,20 @@ async def test_a_problem_is_a_page(world, borrower):
     assert page.status == 404
     assert page.html.h1.text == "Loan not found"
     assert page.headers["X-Request-ID"] in page.text
+
+
+async def test_a_page_that_can_not_be_made_is_a_problem_s_page(world, borrower, monkeypatch):
+    world.errors_allowed = True
+    visitor = await borrower_visitor(world, borrower)
+
+    def unreadable(_user):
+        return object()
+
+    monkeypatch.setattr("ledgerd.http.people.user_shown", unreadable)
+    page = await visitor.get("/console/")
+    assert page.status == 500
+    assert page.headers["X-Request-ID"] in page.text
+    assert "internal error" in world.log.getvalue()
 
 
 async def test_an_unknown_page_is_not_found(world):
@@ -135,4 +149,3 @@ async def test_what_is_typed_stands_in_no_log(world, borrower):
     assert "secret-text" not in text
     assert borrower.email not in text
     assert "/console/loans/{loan_id}/" in text
-    assert NOW_S

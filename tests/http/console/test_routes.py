@@ -7,8 +7,6 @@ import pytest
 from ledgerd.http.console.routes import PAGES
 from tests.http.console.visitor import Visitor, borrower_visitor, ops_visitor
 
-ANSWERED = {"login": {200, 401, 422}}
-
 
 def address_of(route) -> str:
     return re.sub(r"\{\w+\}", "0123456789abcdef", route.path)

@@ -73,6 +73,20 @@ async def test_a_borrower_s_old_payment_is_said_not_to_be_looked_for(open_world)
         assert loan in (await look(world, "client-old")).text
 
 
+async def test_where_there_are_more_than_are_shown_it_says_so(world, borrower, loan, monkeypatch):
+    for who in (world.payer, borrower):
+        await world.pay(who, loan, "1.00", "same")
+    monkeypatch.setattr("ledgerd.http.console.search.FOUND_MAX", 1)
+    page = await look(world, "same")
+    assert len(page.table("What was found")) == 1
+    assert "these are the newest 1." in page.text
+
+
+async def test_clients_beyond_the_bound_are_said_not_to_be_asked(world, loan, monkeypatch):
+    monkeypatch.setattr("ledgerd.http.console.search.CLIENTS_MAX", 1)
+    assert "the newest 1 were asked by key" in (await look(world, "t-404")).text
+
+
 @pytest.mark.parametrize(
     "q", ["nobody@example.com", "0123456789abcdef", "9999", "no such thing", "t-404", "<b>", "é", "%"]
 )
